@@ -30,6 +30,7 @@ Vectors = Float[Tensor, "T P"]
 PerTask = Shaped[Tensor, " T"]
 Matvec = Callable[[Vectors], Vectors]
 State = tuple[Tensor, ...]
+Batching = Literal["vmap", "loop"]
 Target = Literal["maml", "implicit"]
 Split = Literal["train", "val", "test"]
 
@@ -82,7 +83,7 @@ class Estimate(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """What a solver returns: always the last iterate, whether it met its own tolerance, and its statistics."""
+    """What a solver returns: the last iterate, whether it met its own tolerance, and its statistics."""
 
     value: Vectors
     converged: PerTask
@@ -99,7 +100,11 @@ class Problem(ABC):
     """
 
     strength: float
-    batching: Literal["vmap", "loop"] = "vmap"
+
+    @property
+    def batching(self) -> Batching:
+        """How `Bilevel` batches the losses over tasks."""
+        return "vmap"
 
     @abstractmethod
     def init(self, generator: torch.Generator) -> Vector:
@@ -107,7 +112,7 @@ class Problem(ABC):
 
     @abstractmethod
     def sample(self, generator: torch.Generator, n_tasks: int, split: Split = "train") -> Tasks:
-        """Draw ``n_tasks`` tasks, float64 on the CPU. Raise `Declined` where the data are not on this machine."""
+        """Draw ``n_tasks`` tasks, float64 on the CPU. Raise `Declined` where the data are missing."""
 
     @abstractmethod
     def support_loss(self, phi: Vector, x: Tensor, y: Tensor) -> Float[Tensor, ""]:
@@ -129,7 +134,7 @@ class Problem(ABC):
 class Network(ABC):
     """A function of a flat parameter vector and a batch of inputs. ``batching`` as in `Problem`."""
 
-    batching: Literal["vmap", "loop"] = "vmap"
+    batching: ClassVar[Batching] = "vmap"
 
     @abstractmethod
     def size(self, in_shape: tuple[int, ...], n_out: int) -> int:

@@ -110,7 +110,11 @@ class Bilevel:
         """Gradient of the query loss in phi."""
         self.calls.outer_grads += 1
         return self._grad(
-            self.problem.query_loss, phi, self.tasks.query_x, self.tasks.query_y, create_graph=phi.requires_grad
+            self.problem.query_loss,
+            phi,
+            self.tasks.query_x,
+            self.tasks.query_y,
+            create_graph=phi.requires_grad,
         )
 
     def outer_accuracy(self, phi: Vectors) -> PerTask | None:

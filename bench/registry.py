@@ -122,7 +122,7 @@ def build(kind: str, table: dict[str, Any] | str, keys: tuple[str, ...] = ()) ->
     name = table.get("name")
     if not isinstance(name, str):
         known = ", ".join(names(kind))
-        raise UsageError(f"this {kind} has no name; write name = \"...\", one of: {known}", keys)
+        raise UsageError(f'this {kind} has no name; write name = "...", one of: {known}', keys)
     cls = get(kind, name, (*keys, "name"))
     known = field_types(cls)
     values = {}
@@ -175,6 +175,8 @@ def _convert(hint: Any, value: Any, what: str, keys: tuple[str, ...]) -> Any:
         return tuple(_convert(arguments[0], v, what, keys) for v in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(hint, type) and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):
+    if isinstance(hint, type) and (
+        not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)
+    ):
         raise UsageError(f"{what} is of type {hint.__name__}, got {value!r} ({type(value).__name__})", keys)
     return value

@@ -7,4 +7,14 @@ from methods.imaml_authors_code import IMAMLAuthorsCode
 from methods.maml import MAML
 from methods.reptile import Reptile
 
-__all__ = ["FOMAML", "IMAML", "MAML", "IMAMLAuthorsCode", "Reptile", "curvature", "inner", "libraries", "linear"]
+__all__ = [
+    "FOMAML",
+    "IMAML",
+    "MAML",
+    "IMAMLAuthorsCode",
+    "Reptile",
+    "curvature",
+    "inner",
+    "libraries",
+    "linear",
+]

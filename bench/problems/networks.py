@@ -1,0 +1,162 @@
+"""Networks as functions of one flat parameter vector.
+
+Weights start uniform on [-b, b] with b = sqrt(6 / fan_in) where a ReLU follows (He et al. 2015) and
+b = sqrt(6 / (fan_in + fan_out)) elsewhere (Glorot and Bengio 2010); biases and batch-norm shifts start at 0,
+batch-norm scales at 1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod, sqrt
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import conv2d, linear, softplus
+
+from bench.api import Network, Vector, require
+from bench.registry import register
+
+Shape = tuple[int, ...]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "softplus": softplus,
+}
+
+
+@register("network", "mlp")
+@dataclass(frozen=True)
+class MLP(Network):
+    """Fully connected network: affine maps with an activation between them; inputs are flattened.
+
+    hidden: widths of the hidden layers, first to last; none makes it one affine map.
+    activation: "tanh" and "softplus" are smooth, which finite differences and curvature need.
+    """
+
+    hidden: tuple[int, ...] = (40, 40)
+    activation: Literal["relu", "tanh", "softplus"] = "relu"
+
+    def __post_init__(self) -> None:
+        require(all(width >= 1 for width in self.hidden), "hidden", self.hidden, "widths of 1 or more")
+        require(self.activation in ACTIVATIONS, "activation", self.activation, ", ".join(ACTIVATIONS))
+
+    def size(self, in_shape: Shape, n_out: int) -> int:
+        return sum(map(prod, self._shapes(prod(in_shape), n_out)))
+
+    def init(self, generator: torch.Generator, in_shape: Shape, n_out: int) -> Vector:
+        *hidden, last = self._shapes(prod(in_shape), n_out)[::2]
+        draw = _he if self.activation == "relu" else _glorot
+        leaves = []
+        for shape in hidden:
+            leaves += [draw(generator, shape), _constant(0, shape[:1])]
+        return _flat([*leaves, _glorot(generator, last), _constant(0, last[:1])])
+
+    def forward(self, phi: Vector, x: Float[Tensor, "n ..."], n_out: int) -> Float[Tensor, "n out"]:
+        h = x.flatten(1)
+        leaves = _leaves(phi, self._shapes(h.shape[1], n_out))
+        for weight, bias in zip(leaves[:-2:2], leaves[1:-2:2], strict=True):
+            h = ACTIVATIONS[self.activation](linear(h, weight, bias))
+        return linear(h, leaves[-2], leaves[-1])
+
+    def _shapes(self, n_in: int, n_out: int) -> list[Shape]:
+        widths = (n_in, *self.hidden, n_out)
+        shapes: list[Shape] = []
+        for fan_in, fan_out in pairwise(widths):
+            shapes += [(fan_out, fan_in), (fan_out,)]
+        return shapes
+
+
+@register("network", "conv4")
+@dataclass(frozen=True)
+class Conv4(Network):
+    """The convolutional network of MAML and iMAML for Omniglot (Finn et al. 2017, Rajeswaran et al. 2019).
+
+    4 x (3 x 3 convolution with bias, stride 2, padding 1; batch norm; ReLU), flatten, one affine map.
+    Batch norm is transductive: it always uses the statistics of the batch at hand, support or query.
+
+    filters: channels of every convolution.
+    norm: "batch", or "none" for no normalisation and no scale and shift.
+    """
+
+    filters: int = 64
+    norm: Literal["batch", "none"] = "batch"
+
+    batching = "loop"
+
+    def __post_init__(self) -> None:
+        require(self.filters >= 1, "filters", self.filters, "1 or more")
+        require(self.norm in ("batch", "none"), "norm", self.norm, "batch, none")
+
+    def size(self, in_shape: Shape, n_out: int) -> int:
+        return sum(map(prod, self._shapes(in_shape, n_out)))
+
+    def init(self, generator: torch.Generator, in_shape: Shape, n_out: int) -> Vector:
+        *_, last, _ = shapes = self._shapes(in_shape, n_out)
+        leaves = []
+        for shape in (s for s in shapes if len(s) == 4):
+            leaves += [_he(generator, shape), _constant(0, shape[:1])]
+            if self.norm == "batch":
+                leaves += [_constant(1, shape[:1]), _constant(0, shape[:1])]
+        return _flat([*leaves, _glorot(generator, last), _constant(0, last[:1])])
+
+    def forward(self, phi: Vector, x: Float[Tensor, "n c h w"], n_out: int) -> Float[Tensor, "n out"]:
+        leaves = iter(_leaves(phi, self._shapes(tuple(x.shape[1:]), n_out)))
+        h = x
+        for _ in range(4):
+            h = conv2d(h, next(leaves), next(leaves), stride=2, padding=1)
+            if self.norm == "batch":
+                h = batch_norm(h, next(leaves), next(leaves))
+            h = torch.relu(h)
+        return linear(h.flatten(1), next(leaves), next(leaves))
+
+    def _shapes(self, in_shape: Shape, n_out: int) -> list[Shape]:
+        channels, height, width = in_shape
+        shapes: list[Shape] = []
+        for _ in range(4):
+            per_channel = 3 if self.norm == "batch" else 1  # bias; scale and shift
+            shapes += [(self.filters, channels, 3, 3), *[(self.filters,)] * per_channel]
+            channels, height, width = self.filters, (height + 1) // 2, (width + 1) // 2
+        return [*shapes, (n_out, channels * height * width), (n_out,)]
+
+
+def batch_norm(
+    x: Float[Tensor, "n c h w"], scale: Float[Tensor, " c"], shift: Float[Tensor, " c"], eps: float = 1e-5
+) -> Float[Tensor, "n c h w"]:
+    """Batch norm with the statistics of ``x`` (biased variance over n, h and w), learned scale and shift.
+
+    Written out because torch 2.13 differentiates `F.batch_norm` with batch statistics under vmap wrongly.
+    """
+    centred = x - x.mean(dim=(0, 2, 3), keepdim=True)
+    variance = centred.square().mean(dim=(0, 2, 3), keepdim=True)
+    return centred * torch.rsqrt(variance + eps) * scale[:, None, None] + shift[:, None, None]
+
+
+def _leaves(phi: Vector, shapes: list[Shape]) -> list[Tensor]:
+    """The layers' tensors, as views of the flat vector."""
+    parts = phi.split([prod(shape) for shape in shapes])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _flat(leaves: list[Tensor]) -> Vector:
+    return torch.cat([leaf.flatten() for leaf in leaves])
+
+
+def _he(generator: torch.Generator, shape: Shape) -> Tensor:
+    return _uniform(generator, shape, sqrt(6 / prod(shape[1:])))
+
+
+def _glorot(generator: torch.Generator, shape: Shape) -> Tensor:
+    receptive = prod(shape[2:])
+    return _uniform(generator, shape, sqrt(6 / ((shape[0] + shape[1]) * receptive)))
+
+
+def _uniform(generator: torch.Generator, shape: Shape, bound: float) -> Tensor:
+    return bound * (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1)
+
+
+def _constant(value: float, shape: Shape) -> Tensor:
+    return torch.full(shape, float(value), dtype=torch.float64)

@@ -1,0 +1,19 @@
+from dataclasses import dataclass
+
+import torch
+
+from bench.api import Declined, InnerSolver, Solution, Vectors
+from bench.bilevel import Bilevel
+from bench.registry import name_of, register
+
+
+@register("inner", "closed_form")
+@dataclass(frozen=True)
+class ClosedForm(InnerSolver):
+    """The exact minimiser of G, from the problem's own formula. Declines where the problem has none."""
+
+    def __call__(self, bilevel: Bilevel, start: Vectors) -> Solution:
+        phi = bilevel.inner_solution()
+        if phi is None:
+            raise Declined(f"problem '{name_of(bilevel.problem)}' has no closed-form inner solution")
+        return Solution(phi, torch.isfinite(phi).all(dim=1), {})

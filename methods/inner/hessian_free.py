@@ -1,0 +1,67 @@
+from dataclasses import dataclass, field
+
+import torch
+
+from bench.api import InnerSolver, LinearSolver, Solution, Vectors, require
+from bench.bilevel import Bilevel
+from bench.registry import register
+from methods.linear.conjugate_gradient import ConjugateGradient
+
+
+@register("inner", "hessian_free")
+@dataclass(frozen=True)
+class HessianFree(InnerSolver):
+    """Newton-CG with a backtracking line search (Martens 2010; inner solver "HF" of iMAML, 2019).
+
+    d from Hessian d = -grad by a few CG iterations, the negative gradient where that is no descent
+    direction; phi <- phi + t d with t halved from 1 until G decreases by 1e-4 t grad'd (Armijo).
+    A task stops at |grad G| <= tolerance |grad G(start)|, its promise, or where no t is accepted.
+    Not differentiable: the line search is a sequence of comparisons. A step costs one gradient, the
+    products of the linear solver and one value per trial t.
+    """
+
+    steps: int = 10
+    tolerance: float = 1e-6
+    linear: LinearSolver = field(default_factory=lambda: ConjugateGradient(iterations=5))
+    halvings: int = 30
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, "steps", self.steps, "0 or more")
+        require(self.tolerance >= 0, "tolerance", self.tolerance, "0 or more")
+        require(self.halvings >= 0, "halvings", self.halvings, "0 or more")
+
+    def __call__(self, bilevel: Bilevel, start: Vectors) -> Solution:
+        phi, value = start, bilevel.inner_value(start)
+        first = norm = torch.linalg.vector_norm(bilevel.inner_grad(start), dim=1)
+        active = norm > self.tolerance * first
+        failures = torch.zeros_like(value)
+        for _ in range(self.steps):
+            if not active.any():
+                break
+            hvp = bilevel.inner_hvp(phi)
+            grad = hvp.gradient
+            direction = self.linear(hvp, -grad).value
+            slope = (grad * direction).sum(dim=1)
+            usable = torch.isfinite(slope) & (slope < 0)
+            direction = torch.where(usable[:, None], direction, -grad)
+            slope = torch.where(usable, slope, -grad.square().sum(dim=1))
+            phi, value, accepted = self._search(bilevel, phi, value, direction, slope, active)
+            failures += active & ~accepted
+            norm = torch.linalg.vector_norm(bilevel.inner_grad(phi), dim=1)
+            active = accepted & (norm > self.tolerance * first)
+        return Solution(phi, norm <= self.tolerance * first, {"line_search_failures": failures})
+
+    def _search(self, bilevel, phi, value, direction, slope, active):
+        t, accepted = torch.ones_like(value), torch.zeros_like(active)
+        new_phi, new_value = phi, value
+        for _ in range(self.halvings + 1):
+            trial = phi + t[:, None] * direction
+            trial_value = bilevel.inner_value(trial)
+            good = active & ~accepted & (trial_value <= value + 1e-4 * t * slope)
+            new_phi = torch.where(good[:, None], trial, new_phi)
+            new_value = torch.where(good, trial_value, new_value)
+            accepted = accepted | good
+            if not (active & ~accepted).any():
+                break
+            t = torch.where(accepted, t, t / 2)
+        return new_phi, new_value, accepted

@@ -1,0 +1,39 @@
+from dataclasses import dataclass
+
+import torch
+
+from bench.api import Declined, LinearSolver, Matvec, Solution, Vectors, require
+from bench.registry import register
+
+
+@register("linear", "dense")
+@dataclass(frozen=True)
+class Dense(LinearSolver):
+    """The matrix built column by column, then one LU solve. Exact up to rounding; indefinite A is fine.
+
+    Costs P products and P^3 operations a task, and T P^2 numbers of memory; declines above ``max_size``.
+    """
+
+    max_size: int = 4000
+
+    def __post_init__(self) -> None:
+        require(self.max_size >= 1, "max_size", self.max_size, "1 or more")
+
+    def __call__(self, matvec: Matvec, rhs: Vectors) -> Solution:
+        n_tasks, size = rhs.shape
+        if size > self.max_size:
+            raise Declined(f"a dense solve of {size} parameters; max_size is {self.max_size}")
+        matrix = rhs.new_empty(n_tasks, size, size)
+        unit = torch.zeros_like(rhs)
+        for column in range(size):
+            unit[:, column] = 1
+            matrix[:, :, column] = matvec(unit)
+            unit[:, column] = 0
+        x, info = torch.linalg.solve_ex(matrix, rhs)
+        left = torch.linalg.vector_norm(rhs - (matrix @ x.unsqueeze(-1)).squeeze(-1), dim=1)
+        norm = torch.linalg.vector_norm(rhs, dim=1)
+        stats = {
+            "residual": left / torch.where(norm > 0, norm, 1),
+            "iterations": torch.full_like(norm, size),
+        }
+        return Solution(x, (info == 0) & torch.isfinite(x).all(dim=1), stats)

@@ -1,0 +1,48 @@
+from dataclasses import dataclass
+
+import torch
+
+from bench.api import LinearSolver, Matvec, Solution, Vectors, require
+from bench.registry import register
+
+
+@register("linear", "neumann")
+@dataclass(frozen=True)
+class Neumann(LinearSolver):
+    """Truncated Neumann series (Lorraine et al. 2020): x = step * sum_{j<n} (I - step A)^j rhs.
+
+    One product an iteration: v_{j+1} = v_j - step A v_j, and rhs - A x = v_n, so the last product gives the
+    exact residual. The error falls by max |1 - step eigenvalue| an iteration; diverges for step >= 2 / L.
+    """
+
+    iterations: int = 10
+    step: float = 0.01
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.iterations >= 1, "iterations", self.iterations, "1 or more")
+        require(self.step > 0, "step", self.step, "a positive number below 2 / (largest eigenvalue of A)")
+        require(self.tolerance >= 0, "tolerance", self.tolerance, "0 or more")
+
+    def __call__(self, matvec: Matvec, rhs: Vectors) -> Solution:
+        x, v = torch.zeros_like(rhs), rhs
+        size = torch.linalg.vector_norm(rhs, dim=1)
+        norm, iterations = size, torch.zeros_like(size)
+        curvature = torch.full_like(size, torch.inf)
+        for _ in range(self.iterations):
+            active = norm > self.tolerance * size
+            if not active.any():
+                break
+            Av = matvec(v)
+            seen = (v * Av).sum(dim=1) / torch.where(active, norm, 1).square()
+            curvature = torch.where(active, torch.minimum(curvature, seen), curvature)
+            x = torch.where(active[:, None], x + self.step * v, x)
+            v = torch.where(active[:, None], v - self.step * Av, v)
+            norm = torch.linalg.vector_norm(v, dim=1)
+            iterations = iterations + active
+        finite = torch.isfinite(x).all(dim=1)
+        # A residual above the right-hand side means that the series diverges: step is too long.
+        met = norm <= self.tolerance * size if self.tolerance > 0 else norm <= size
+        residual = norm / torch.where(size > 0, size, 1)
+        stats = {"residual": residual, "iterations": iterations, "smallest_curvature": curvature}
+        return Solution(x, met & finite, stats)

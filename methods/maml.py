@@ -1,0 +1,34 @@
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+
+from bench.api import Declined, Estimate, FirstOrderSolver, InnerSolver, Method, Target
+from bench.bilevel import Bilevel
+from bench.registry import name_of, register
+from methods.backward import adjoint, checkpointed, unrolled
+from methods.inner import GradientDescent
+
+BACKWARDS = {"adjoint": adjoint, "unrolled": unrolled, "checkpointed": checkpointed}
+
+
+@register("method", "maml")
+@dataclass(frozen=True)
+class MAML(Method):
+    """Exact MAML: the derivative of the query loss through all K inner steps (Finn, Abbeel, Levine 2017).
+
+    meta_grad = d/d theta query_loss(phi_K(theta)). Exact for the K steps taken, whatever K is; it reaches
+    the implicit gradient as phi_K reaches the inner minimiser. ``backward`` changes time and memory only:
+    "adjoint" stores K iterates (K x P numbers), "unrolled" stores K graphs, "checkpointed" sqrt(K) of them.
+    Needs a first-order inner solver; declines others.
+    """
+
+    inner: InnerSolver = field(default_factory=GradientDescent)
+    backward: Literal["adjoint", "unrolled", "checkpointed"] = "adjoint"
+    exact: ClassVar[Target | None] = "maml"
+
+    def __call__(self, bilevel: Bilevel) -> Estimate:
+        if not isinstance(self.inner, FirstOrderSolver):
+            raise Declined(f"inner solver '{name_of(self.inner)}' cannot be differentiated step by step")
+        meta_grad, adapted = BACKWARDS[self.backward](bilevel, self.inner)
+        return Estimate(meta_grad, adapted, torch.isfinite(adapted).all(dim=1), {})
