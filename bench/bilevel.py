@@ -50,7 +50,7 @@ class HessianProduct:
 
 
 class Bilevel:
-    """Oracles of the inner objective G(phi) = support loss + strength / 2 ||phi - meta||^2 and the query loss.
+    """Oracles of the inner objective G = support loss + strength / 2 ||phi - meta||^2 and the query loss.
 
     ``phi`` is [T, P], one row per task; values are [T]. ``meta`` is [P], or [T, P] to give every task its own
     copy. Gradients are tracked by autograd exactly where the given ``phi`` or ``meta`` asks for it
@@ -94,7 +94,7 @@ class Bilevel:
         return self._support_grad(phi, create_graph=phi.requires_grad) + self.strength * (phi - self.meta)
 
     def inner_hvp(self, phi: Vectors) -> HessianProduct:
-        """The map v -> Hessian of G at phi times v. Linearised once (one gradient), then one call a product."""
+        """The map v -> Hessian of G at phi times v. Linearised once (one gradient), then a call a product."""
         return HessianProduct(self, phi)
 
     def cross(self, phi: Vectors, v: Vectors) -> Vectors:
@@ -118,7 +118,7 @@ class Bilevel:
         )
 
     def outer_accuracy(self, phi: Vectors) -> PerTask | None:
-        """Share of query examples classified rightly, per task; None where the problem is no classification."""
+        """Share of query examples classified rightly, per task; None if the problem is no classification."""
         t = self.tasks
         rows = [
             self.problem.query_accuracy(p, x, y) for p, x, y in zip(phi, t.query_x, t.query_y, strict=True)

@@ -9,7 +9,7 @@ module whose import calls `register`.
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, fields
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Literal, TypeVar, Union
@@ -39,12 +39,14 @@ def register(kind: str, name: str) -> Callable[[C], C]:
     """
 
     def add(cls: C) -> C:
+        plugin: Any = cls
         if kind not in KINDS:
             raise unknown("kind of plugin", kind, KINDS)
         where = f"{cls.__module__}.{cls.__qualname__}"
-        if not issubclass(cls, KINDS[kind]):
+        if not issubclass(plugin, KINDS[kind]):
             raise UsageError(f"{where} is registered as a {kind} but is no bench.api.{KINDS[kind].__name__}")
-        if not is_dataclass(cls) or not typing.cast(Any, cls).__dataclass_params__.frozen:
+        parameters = vars(plugin).get("__dataclass_params__")
+        if parameters is None or not parameters.frozen:
             raise UsageError(f"{where} must be a dataclass with frozen=True")
         owner = _classes[kind].get(name)
         if owner is not None and f"{owner.__module__}.{owner.__qualname__}" != where:
@@ -61,7 +63,7 @@ def register(kind: str, name: str) -> Callable[[C], C]:
 
 @cache
 def load_plugins() -> dict[str, str]:
-    """Import every plugin module once. Returns what failed: entry point -> reason; a failure kills nothing."""
+    """Import every plugin module once. Returns what failed (entry point -> reason); it kills nothing."""
     broken = {}
     for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda p: p.name):
         try:

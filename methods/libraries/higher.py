@@ -1,7 +1,8 @@
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.api import Declined, Estimate, InnerSolver, Method
 from bench.bilevel import Bilevel
@@ -9,15 +10,15 @@ from bench.registry import name_of, register
 from methods.inner import Adam, GradientDescent, Momentum
 
 
-class _Flat(nn.Module):
-    """One flat parameter vector as a module, the form in which `higher` patches parameters."""
+class _Loss(nn.Module):
+    """A loss of one flat parameter vector as a module, the form in which `higher` patches parameters."""
 
-    def __init__(self, phi: torch.Tensor):
+    def __init__(self, phi: Tensor):
         super().__init__()
         self.phi = nn.Parameter(phi)
 
-    def forward(self, loss, x, y):
-        return loss(self.phi, x, y)
+    def forward(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        return loss(self.phi)
 
 
 def _optimizer(inner: InnerSolver, parameters) -> torch.optim.Optimizer:
@@ -49,16 +50,23 @@ class MAMLHigher(Method):
         problem, tasks, strength = bilevel.problem, bilevel.tasks, bilevel.strength
         steps = getattr(self.inner, "steps", 0)
         rows, adapted = [], []
-        for task, start in enumerate(bilevel.start):
-            module = _Flat(start.clone())
+        for t, start in enumerate(bilevel.start):
+            module = _Loss(start.clone())
+            meta = module.phi
+
+            def inner_loss(phi: Tensor, t: int = t, meta: Tensor = meta) -> Tensor:
+                support = problem.support_loss(phi, tasks.support_x[t], tasks.support_y[t])
+                return support + 0.5 * strength * (phi - meta).square().sum()
+
+            def outer_loss(phi: Tensor, t: int = t) -> Tensor:
+                return problem.query_loss(phi, tasks.query_x[t], tasks.query_y[t])
+
             optimizer = _optimizer(self.inner, module.parameters())
-            with higher.innerloop_ctx(module, optimizer, copy_initial_weights=False) as (patched, steps_by):
+            with higher.innerloop_ctx(module, optimizer, copy_initial_weights=False) as (patched, stepper):
                 for _ in range(steps):
-                    loss = patched(problem.support_loss, tasks.support_x[task], tasks.support_y[task])
-                    steps_by.step(loss + 0.5 * strength * (patched.phi - module.phi).square().sum())
-                query = patched(problem.query_loss, tasks.query_x[task], tasks.query_y[task])
-                rows += torch.autograd.grad(query, module.phi)
-                adapted.append(patched.phi.detach())
+                    stepper.step(patched(inner_loss))
+                rows += torch.autograd.grad(patched(outer_loss), meta)
+                adapted += [p.detach() for p in patched.parameters()]
         bilevel.calls.inner_grads += steps
         bilevel.calls.inner_hvps += steps
         bilevel.calls.outer_grads += 1

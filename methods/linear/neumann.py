@@ -42,7 +42,8 @@ class Neumann(LinearSolver):
             iterations = iterations + active
         finite = torch.isfinite(x).all(dim=1)
         # A residual above the right-hand side means that the series diverges: step is too long.
-        met = norm <= self.tolerance * size if self.tolerance > 0 else norm <= size
+        positive = (curvature > 0) & (norm <= size)
+        met = norm <= self.tolerance * size if self.tolerance > 0 else positive
         residual = norm / torch.where(size > 0, size, 1)
         stats = {"residual": residual, "iterations": iterations, "smallest_curvature": curvature}
         return Solution(x, met & finite, stats)

@@ -1,0 +1,51 @@
+"""The battery of problems."""
+
+from typing import Any
+
+import torch
+
+from bench.api import Problem
+from bench.testing.battery import Battery, Check
+from bench.testing.samples import central, draw, same_tasks
+
+
+def check_problem(plugin: Problem | str | dict[str, Any]) -> list[Check]:
+    """The battery of a problem: determinism, task independence, derivatives against finite differences."""
+    run = Battery()
+    problem = run.construct("problem", plugin)
+    if problem is None:
+        return run.checks
+    drawn = run.attempt("draws tasks", lambda: draw(problem, n_tasks=2))
+    if drawn is None:
+        return run.checks
+    run.add("has a strength of 0 or more", problem.strength >= 0, f"strength {problem.strength}")
+    run.add(
+        "meta-parameters are a float64 vector", drawn.meta.ndim == 1 and drawn.meta.dtype == torch.float64
+    )
+    run.add("same seed, same tasks", same_tasks(drawn, draw(problem, n_tasks=2)))
+    run.add("another seed, other tasks", not same_tasks(drawn, draw(problem, n_tasks=2, seed=1)))
+    state = torch.get_rng_state()
+    draw(problem, n_tasks=1)
+    run.add("global random state untouched", torch.equal(state, torch.get_rng_state()))
+    phi = drawn.start
+    direction = torch.randn(phi.shape, generator=torch.Generator().manual_seed(7), dtype=phi.dtype)
+    direction = direction / direction.norm(dim=1, keepdim=True)
+    for name, value, grad in (
+        ("support", drawn.inner_value, drawn.inner_grad),
+        ("query", drawn.outer_value, drawn.outer_grad),
+    ):
+        slope = central(value, phi, direction, 1e-6)
+        run.close(
+            f"{name} gradient against finite differences", (grad(phi) * direction).sum(dim=1), slope, 1e-5
+        )
+    curve = central(drawn.inner_grad, phi, direction, 1e-6)
+    run.close("Hessian product against finite differences", drawn.inner_hvp(phi)(direction), curve, 1e-4)
+    alone = torch.cat([drawn.one(t).inner_grad(phi[t : t + 1]) for t in range(2)])
+    run.close("one task at a time equals all at once", alone, drawn.inner_grad(phi), 1e-10)
+    solution = drawn.inner_solution()
+    if solution is not None:
+        left = drawn.inner_grad(solution).norm() / drawn.inner_grad(phi).norm()
+        run.add(
+            "closed-form solution is stationary", left.item() < 1e-10, f"relative gradient {left.item():.1e}"
+        )
+    return run.checks

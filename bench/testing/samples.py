@@ -1,0 +1,64 @@
+"""The small problems and linear systems that the batteries run on."""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.api import Problem
+from bench.bilevel import Bilevel
+from bench.registry import build
+
+
+def draw(problem: Problem, n_tasks: int, seed: int = 0) -> Bilevel:
+    """A float64 batch of ``n_tasks`` tasks and initial meta-parameters, from ``seed``."""
+    generator = torch.Generator().manual_seed(seed)
+    return Bilevel(problem, problem.sample(generator, n_tasks), problem.init(generator))
+
+
+def regression(n_tasks: int = 3, **fields: Any) -> Bilevel:
+    """Three tasks of linear regression in 8 dimensions: the closed-form test problem."""
+    return draw(build("problem", {"name": "linear_regression", "dim": 8, "support": 5, **fields}), n_tasks)
+
+
+def sinusoid(n_tasks: int = 2) -> Bilevel:
+    """Two sinusoid tasks on a small smooth network: the curved test problem."""
+    network = {"name": "mlp", "hidden": [6, 6], "activation": "tanh"}
+    return draw(build("problem", {"name": "sinusoid", "network": network}), n_tasks)
+
+
+def stationary() -> Bilevel:
+    """Linear regression whose support and query gradients vanish at the meta-parameters."""
+    bilevel = regression()
+    tasks, meta = bilevel.tasks, bilevel.meta
+    tasks = replace(tasks, support_y=tasks.support_x @ meta, query_y=tasks.query_x @ meta)
+    return Bilevel(bilevel.problem, tasks, meta)
+
+
+def system(condition: float, indefinite: bool = False, size: int = 12) -> tuple[Tensor, Tensor]:
+    """Three random symmetric systems [3, size, size], [3, size] with eigenvalues from 1/condition to 1."""
+    generator = torch.Generator().manual_seed(5)
+    basis = torch.linalg.qr(torch.randn(3, size, size, generator=generator, dtype=torch.float64)).Q
+    values = torch.logspace(0, -torch.tensor(condition).log10().item(), size, dtype=torch.float64)
+    if indefinite:
+        values = torch.where(torch.arange(size) % 2 == 0, values, -values)
+    rhs = torch.randn(3, size, generator=generator, dtype=torch.float64)
+    return (basis * values) @ basis.mT, rhs
+
+
+def product(matrix: Tensor) -> Callable[[Tensor], Tensor]:
+    """The matvec of a batch of matrices; a plain sum, so that its bits do not depend on the batch."""
+    return lambda v: (matrix * v.unsqueeze(-2)).sum(dim=-1)
+
+
+def central(f: Callable[[Tensor], Tensor], x: Tensor, direction: Tensor, h: float) -> Tensor:
+    """Central finite difference of f at x along ``direction``."""
+    return (f(x + h * direction) - f(x - h * direction)) / (2 * h)
+
+
+def same_tasks(one: Bilevel, other: Bilevel) -> bool:
+    """Whether two batches hold the same tasks, bit for bit."""
+    pairs = ((getattr(one.tasks, f.name), getattr(other.tasks, f.name)) for f in fields(one.tasks))
+    return all(torch.equal(a, b) for a, b in pairs)

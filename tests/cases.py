@@ -1,0 +1,122 @@
+"""THE TABLE: every plugin, its options and what it promises. A new row tests everything."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.api import Target
+
+GD = {"name": "gradient_descent", "steps": 12, "learning_rate": 0.02}
+MOMENTUM = {"name": "momentum", "steps": 12, "learning_rate": 0.01, "momentum": 0.8}
+# A large epsilon keeps Adam's map smooth enough for finite differences.
+ADAM = {"name": "adam", "steps": 12, "learning_rate": 0.02, "epsilon": 0.1}
+NEWTON = {"name": "hessian_free", "steps": 60, "tolerance": 1e-9}
+NEWTON |= {"linear": {"name": "conjugate_gradient", "iterations": 40}}
+CG = {"name": "conjugate_gradient", "iterations": 200, "tolerance": 1e-12}
+
+
+@dataclass(frozen=True)
+class MethodCase:
+    """``exact``: equal to that reference; None: only the battery. ``finite_differences``: also checked so."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    exact: Target | None = None
+    finite_differences: bool = False
+
+    @property
+    def table(self) -> dict[str, Any]:
+        return {"name": self.name, **self.options}
+
+
+METHODS = [
+    MethodCase("maml", {"inner": GD}, "maml", True),
+    MethodCase("maml", {"inner": GD, "backward": "unrolled"}, "maml", True),
+    MethodCase("maml", {"inner": GD, "backward": "checkpointed"}, "maml", True),
+    MethodCase("maml", {"inner": MOMENTUM}, "maml", True),
+    MethodCase("maml", {"inner": MOMENTUM, "backward": "unrolled"}, "maml", True),
+    MethodCase("maml", {"inner": MOMENTUM, "backward": "checkpointed"}, "maml", True),
+    MethodCase("maml", {"inner": ADAM}, "maml", True),
+    MethodCase("maml", {"inner": ADAM, "backward": "unrolled"}, "maml", True),
+    MethodCase("maml", {"inner": ADAM, "backward": "checkpointed"}, "maml", True),
+    MethodCase("maml-higher", {"inner": GD}, "maml", True),
+    MethodCase("maml-higher", {"inner": MOMENTUM}, "maml", True),
+    MethodCase("fomaml"),
+    MethodCase("fomaml", {"inner": {"name": "gradient_descent", "steps": 0}}, "maml", True),
+    MethodCase("reptile"),
+    MethodCase("imaml"),
+    MethodCase("imaml", {"inner": NEWTON, "linear": "dense"}, "implicit"),
+    MethodCase("imaml", {"inner": NEWTON, "linear": CG}, "implicit"),
+    MethodCase("imaml", {"inner": "closed_form", "linear": CG}, "implicit"),
+    MethodCase("imaml", {"inner": NEWTON, "linear": CG, "curvature": "finite_difference"}, "implicit"),
+    MethodCase(
+        "imaml",
+        {"inner": NEWTON, "linear": {"name": "neumann", "iterations": 800, "step": 0.02, "tolerance": 1e-11}},
+        "implicit",
+    ),
+    MethodCase("imaml-authors-code"),
+]
+
+
+@dataclass(frozen=True)
+class LinearCase:
+    """``error``: relative error allowed at condition number 10 and 1000, for systems with ||A|| = 1."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    error: tuple[float, float] | None = None
+
+    @property
+    def table(self) -> dict[str, Any]:
+        return {"name": self.name, **self.options}
+
+
+LINEAR_SOLVERS = [
+    LinearCase("conjugate_gradient", {"iterations": 40}, (1e-12, 1e-9)),
+    LinearCase("conjugate_gradient", {"iterations": 100, "tolerance": 1e-13}, (1e-12, 1e-10)),
+    LinearCase("conjugate_gradient", {"iterations": 3}),
+    LinearCase("conjugate_gradient", {"iterations": 3, "tolerance": 1e-3}),
+    LinearCase("neumann", {"iterations": 2000, "step": 1.0}, (1e-12, 0.3)),
+    LinearCase("neumann", {"iterations": 400, "step": 1.0, "tolerance": 1e-13}, (1e-11, 1.0)),
+    LinearCase("neumann"),
+    LinearCase("dense", {}, (1e-13, 1e-11)),
+]
+
+
+@dataclass(frozen=True)
+class PartCase:
+    """An inner solver, a curvature or a problem: the battery decides."""
+
+    kind: str
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def table(self) -> dict[str, Any]:
+        return {"name": self.name, **self.options}
+
+
+PARTS = [
+    PartCase("inner", "gradient_descent"),
+    PartCase("inner", "momentum"),
+    PartCase("inner", "adam"),
+    PartCase("inner", "hessian_free"),
+    PartCase("inner", "closed_form"),
+    PartCase("curvature", "exact"),
+    PartCase("curvature", "finite_difference"),
+    PartCase("problem", "linear_regression"),
+    PartCase("problem", "sinusoid", {"network": {"name": "mlp", "activation": "tanh"}}),
+    PartCase(
+        "problem", "glyphs", {"network": {"name": "mlp", "hidden": [12], "activation": "tanh"}, "ways": 3}
+    ),
+]
+
+
+def identify(case: MethodCase | LinearCase | PartCase) -> str:
+    """A test id: name and the options that differ from row to row."""
+
+    def short(value: Any) -> str:
+        if isinstance(value, dict):
+            return value["name"]
+        return str(value)
+
+    return "-".join([case.name, *(f"{k}={short(v)}" for k, v in case.options.items())])
