@@ -1,0 +1,45 @@
+# Everything a newcomer types. Needs Python 3.11 or newer and make; all else goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install demo test lint types reference clean
+
+help:
+	@echo "make demo       install, run the demo study, build its report, print its path"
+	@echo "make test       install, run all tests"
+	@echo "make lint       ruff: style and errors"
+	@echo "make types      pyright"
+	@echo "make reference  run the reference studies anew (about an hour; METABENCH_DATA must hold Omniglot)"
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("metabench needs Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install
+	$(BIN)/metabench run demo --jobs 2
+	$(BIN)/metabench report demo --output results/demo/report.html
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/pyright
+
+reference: install
+	$(BIN)/metabench run accuracy_vs_steps --jobs 2 --results results/reference
+	$(BIN)/metabench run cost_vs_steps --jobs 1 --results results/reference
+	for study in accuracy_vs_steps cost_vs_steps; do \
+		$(BIN)/metabench compact $$study --results results/reference && \
+		$(BIN)/metabench figures $$study --results results/reference || exit 1; \
+	done
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache *.egg-info
