@@ -126,6 +126,10 @@ class Problem(ABC):
         """Share of one task's query set classified rightly; None for problems that are no classification."""
         return None
 
+    def fingerprint(self) -> str | None:
+        """Names the stored data behind the tasks in the record; None where there are none."""
+        return None
+
     def inner_solution(self, meta: Vectors, tasks: Tasks) -> Vectors | None:
         """The exact minimiser of G for every task, where it has a closed form; else None."""
         return None

@@ -19,5 +19,5 @@ def unknown(what: str, got: str, allowed: Iterable[str], keys: tuple[str, ...] =
     """The error for a name that does not exist, with the nearest one that does."""
     allowed = sorted(allowed)
     near = get_close_matches(got, allowed, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+    hint = f"; did you mean '{near[0]}'?" if near else "."
     return UsageError(f"unknown {what} '{got}'{hint} Allowed: {', '.join(allowed) or 'none'}", keys)

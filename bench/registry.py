@@ -141,6 +141,8 @@ def build(kind: str, table: dict[str, Any] | str, keys: tuple[str, ...] = ()) ->
         return cls(**values)
     except InvalidValueError as error:
         raise UsageError(f"{kind} '{name}': {error}", (*keys, str(error).split(" ")[0])) from error
+    except (TypeError, ValueError) as error:  # a third party's own checks
+        raise UsageError(f"{kind} '{name}' refuses these values: {error}", keys) from error
 
 
 def describe(plugin: object) -> dict[str, Any]:
@@ -148,13 +150,17 @@ def describe(plugin: object) -> dict[str, Any]:
     table: dict[str, Any] = {"name": name_of(plugin)}
     for key, (_, hint) in field_types(type(plugin)).items():
         value = getattr(plugin, key)
-        if kind_of(type(value)) is not None:
-            table[key] = describe(value)
-        elif isinstance(value, tuple):
-            table[key] = list(value)
-        else:
-            table[key] = float(value) if hint is float else value
+        table[key] = describe(value) if kind_of(type(value)) else _plain(hint, value)
     return table
+
+
+def _plain(hint: Any, value: Any) -> Any:
+    # An int in a float's place becomes a float, so that equal plugins have equal descriptions.
+    if isinstance(value, tuple):
+        (of, *_) = typing.get_args(hint) or (Any,)
+        return [_plain(of, v) for v in value]
+    is_float = hint is float or float in typing.get_args(hint)
+    return float(value) if is_float and type(value) is int else value
 
 
 def _convert(hint: Any, value: Any, what: str, keys: tuple[str, ...]) -> Any:

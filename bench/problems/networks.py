@@ -1,8 +1,10 @@
 """Networks as functions of one flat parameter vector.
 
-Weights start uniform on [-b, b] with b = sqrt(6 / fan_in) where a ReLU follows (He et al. 2015) and
-b = sqrt(6 / (fan_in + fan_out)) elsewhere (Glorot and Bengio 2010); biases and batch-norm shifts start at 0,
-batch-norm scales at 1.
+The MLP starts as `torch.nn.Linear` does: weights and biases uniform on [-b, b], b = 1 / sqrt(fan_in).
+The convolutional network's weights start uniform with b = sqrt(6 / fan_in) before a ReLU (He et al. 2015) and
+b = sqrt(6 / (fan_in + fan_out)) in the last layer (Glorot and Bengio 2010), its biases uniform on [0, 0.05],
+as in the code of iMAML: 0 would put blank parts of an image exactly on the ReLU's kink. Batch norm starts
+with scale 1 and shift 0.
 """
 
 from collections.abc import Callable
@@ -48,12 +50,11 @@ class MLP(Network):
         return sum(map(prod, self._shapes(prod(in_shape), n_out)))
 
     def init(self, generator: torch.Generator, in_shape: Shape, n_out: int) -> Vector:
-        *hidden, last = self._shapes(prod(in_shape), n_out)[::2]
-        draw = _he if self.activation == "relu" else _glorot
         leaves = []
-        for shape in hidden:
-            leaves += [draw(generator, shape), _constant(0, shape[:1])]
-        return _flat([*leaves, _glorot(generator, last), _constant(0, last[:1])])
+        for shape in self._shapes(prod(in_shape), n_out)[::2]:
+            bound = 1 / sqrt(shape[1])
+            leaves += [_uniform(generator, shape, bound), _uniform(generator, shape[:1], bound)]
+        return _flat(leaves)
 
     def forward(self, phi: Vector, x: Float[Tensor, "n ..."], n_out: int) -> Float[Tensor, "n out"]:
         h = x.flatten(1)
@@ -98,10 +99,10 @@ class Conv4(Network):
         *_, last, _ = shapes = self._shapes(in_shape, n_out)
         leaves = []
         for shape in (s for s in shapes if len(s) == 4):
-            leaves += [_he(generator, shape), _constant(0, shape[:1])]
+            leaves += [_he(generator, shape), _small(generator, shape[:1])]
             if self.norm == "batch":
-                leaves += [_constant(1, shape[:1]), _constant(0, shape[:1])]
-        return _flat([*leaves, _glorot(generator, last), _constant(0, last[:1])])
+                leaves += [_constant(1.0, shape[:1]), _constant(0.0, shape[:1])]
+        return _flat([*leaves, _glorot(generator, last), _small(generator, last[:1])])
 
     def forward(self, phi: Vector, x: Float[Tensor, "n c h w"], n_out: int) -> Float[Tensor, "n out"]:
         leaves = iter(_leaves(phi, self._shapes(tuple(x.shape[1:]), n_out)))
@@ -158,5 +159,9 @@ def _uniform(generator: torch.Generator, shape: Shape, bound: float) -> Tensor:
     return bound * (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1)
 
 
+def _small(generator: torch.Generator, shape: Shape) -> Tensor:
+    return 0.05 * torch.rand(shape, generator=generator, dtype=torch.float64)
+
+
 def _constant(value: float, shape: Shape) -> Tensor:
-    return torch.full(shape, float(value), dtype=torch.float64)
+    return torch.full(shape, value, dtype=torch.float64)

@@ -1,0 +1,199 @@
+"""Cells: the single measurements that a study asks for, each with a full description and an id made of it.
+
+A description holds everything that decides the outcome, defaults filled in, as JSON types; so an id never
+depends on how a study file is written, in which order, or under which name.
+"""
+
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, Union
+
+from bench import registry
+from bench.errors import UsageError
+from bench.spec import SWEEP_KEYS, Spec, Sweep
+from bench.toml_lines import Way
+
+# Part of every description. Raise it when a metric changes its meaning, so that old records are not reused.
+CONTRACT = 1
+
+# What neighbours in the list of cells share, most important first: draws of tasks and reference gradients.
+_SHARED = ("problem", "seed", "n_tasks", "split", "dtype")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement; ``id`` stands for ``description`` (cells with the same id are equal)."""
+
+    id: str
+    description: dict[str, Any] = field(compare=False)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A table or value with nothing left to cross; ``origin``: keys inside it -> their place in the file."""
+
+    value: Any
+    origin: dict[tuple[str, ...], Way]
+
+    def way(self, keys: tuple[str, ...]) -> Way:
+        """The place of the value at ``keys``, from the nearest table around it with a place of its own."""
+        n = max(n for n in range(len(keys) + 1) if keys[:n] in self.origin)
+        return (*self.origin[keys[:n]], *keys[n:])
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and exact floats: equal for equal values, on every machine."""
+    return json.dumps(_exact(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def cell_id(description: dict[str, Any]) -> str:
+    """16 hexadecimal digits that stand for the description."""
+    return hashlib.sha256(canonical(description).encode()).hexdigest()[:16]
+
+
+def expand(spec: Spec) -> list[Cell]:
+    """All cells of a study, duplicates merged; those that share tasks and references are neighbours.
+
+    Builds every plugin once, so that a wrong name, field or value is found before anything runs. Raises
+    `UsageError` with the file and line.
+    """
+    cells = {cell.id: cell for sweep in spec.sweeps for cell in _sweep_cells(spec, sweep)}
+    # Sorted by what they share; among values, the one that the study names first comes first.
+    columns = zip(*map(_shared, cells.values()), strict=True)
+    ranks = [{value: -rank for rank, value in enumerate(reversed(column))} for column in columns]
+    order = {c.id: [r[v] for r, v in zip(ranks, _shared(c), strict=True)] for c in cells.values()}
+    return sorted(cells.values(), key=lambda cell: order[cell.id])
+
+
+def _shared(cell: Cell) -> tuple[str, ...]:
+    parts = [cell.description[key] for key in _SHARED] + [cell.description["method"].get("inner")]
+    return tuple(map(canonical, parts))
+
+
+def _exact(value: Any) -> Any:
+    if isinstance(value, float):
+        return value.hex()
+    if isinstance(value, dict):
+        return {key: _exact(v) for key, v in value.items()}
+    return [_exact(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _sweep_cells(spec: Spec, sweep: Sweep) -> Iterator[Cell]:
+    _plugins(spec, sweep, "inner", {})  # checked even where no method takes it
+    given = {"inner": (list(sweep.inner), sweep.where["inner"])} if sweep.inner else {}
+    problems = _plugins(spec, sweep, "problem", {})
+    methods = _plugins(spec, sweep, "method", given)
+    crossed = product(
+        problems, methods, sweep.seeds, sweep.n_tasks, sweep.split, sweep.dtype, sweep.device, sweep.threads
+    )
+    for problem, method, seed, n_tasks, split, dtype, device, threads in crossed:
+        description = {
+            "problem": problem,
+            "method": method,
+            "seed": seed,
+            "n_tasks": n_tasks,
+            "split": split,
+            "dtype": dtype,
+            "device": device,
+            "threads": threads,
+            "passes": list(sweep.passes),
+            "repeats": sweep.repeats,
+            "contract": CONTRACT,
+        }
+        yield Cell(cell_id(description), description)
+
+
+def _plugins(spec: Spec, sweep: Sweep, kind: str, given: dict[str, tuple[Any, Way]]) -> list[dict[str, Any]]:
+    """The full descriptions of all plugins of one kind that a sweep crosses."""
+    descriptions = []
+    for i, table in enumerate(getattr(sweep, kind)):
+        for part in _cross(spec, kind, table, (*sweep.where[kind], i), given):
+            try:
+                plugin = registry.build(kind, part.value)
+            except UsageError as error:
+                raise spec.error(_explained(error), part.way(error.keys)) from error
+            descriptions.append(registry.describe(plugin))
+    return descriptions
+
+
+def _explained(error: UsageError) -> str:
+    # TOML reads a top-level key below a [[method]] header as that method's.
+    if error.keys and error.keys[-1] in SWEEP_KEYS and str(error).startswith("unknown field"):
+        return f"{error}. As a setting of the study, '{error.keys[-1]}' stands above the first [[method]]"
+    return str(error)
+
+
+def _cross(spec: Spec, kind: str, table: Any, way: Way, given: dict[str, tuple[Any, Way]]) -> Iterator[_Part]:
+    """All tables that the lists inside ``table`` stand for; the last field varies fastest.
+
+    ``given`` holds values, with their places, for fields that the table does not set itself.
+    """
+    if not isinstance(table, dict):
+        yield _Part(table, {(): way})
+        return
+    for name in _alternatives(spec, table.get("name"), (*way, "name")):
+        hints = {}
+        if isinstance(name.value, str):  # else the registry says what is wrong
+            try:
+                cls = registry.get(kind, name.value)
+            except UsageError as error:
+                raise spec.error(str(error), name.origin[()]) from error
+            hints = {key: _without_none(hint) for key, (_, hint) in registry.field_types(cls).items()}
+        values: dict[str, tuple[Any, Way]] = {
+            key: (value, (*way, key)) for key, value in table.items() if key != "name"
+        }
+        for key, placed in given.items():
+            if key not in values and registry.kind_of(hints.get(key)) == key:
+                values[key] = placed
+        columns = [list(_field(spec, hints.get(key), *placed)) for key, placed in values.items()]
+        for row in product([name], *columns):
+            parts = dict(zip(["name", *values], row, strict=True))
+            origin = {
+                (key, *keys): place for key, part in parts.items() for keys, place in part.origin.items()
+            }
+            yield _Part({key: part.value for key, part in parts.items()}, {(): way, **origin})
+
+
+def _field(spec: Spec, hint: Any, value: Any, way: Way) -> Iterator[_Part]:
+    """What one field of a table stands for. Lists are crossed, but are one value for a tuple."""
+    if typing.get_origin(hint) is tuple and not (
+        isinstance(value, list) and any(isinstance(v, list) for v in value)
+    ):
+        yield _finite(spec, _Part(value, {(): way}))
+        return
+    kind = registry.kind_of(hint)
+    for part in _alternatives(spec, value, way):
+        if kind is not None:
+            yield from _cross(spec, kind, part.value, part.origin[()], {})
+        else:
+            yield _finite(spec, part)
+
+
+def _alternatives(spec: Spec, value: Any, way: Way) -> Iterator[_Part]:
+    if not isinstance(value, list):
+        yield _Part(value, {(): way})
+        return
+    if not value:
+        raise spec.error(f"{way[-1]} is an empty list, which leaves no cell; fill it or delete the key", way)
+    for i, item in enumerate(value):
+        yield _Part(item, {(): (*way, i)})
+
+
+def _finite(spec: Spec, part: _Part) -> _Part:
+    values = part.value if isinstance(part.value, list) else [part.value]
+    if any(isinstance(v, float) and not math.isfinite(v) for v in values):
+        raise spec.error(f"{part.value} is no setting: records hold finite numbers only", part.origin[()])
+    return part
+
+
+def _without_none(hint: Any) -> Any:
+    """The type itself of an optional field."""
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        return next(a for a in typing.get_args(hint) if a is not type(None))
+    return hint

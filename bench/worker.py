@@ -1,0 +1,64 @@
+"""A worker process: runs the cells that come through its pipe, one at a time, and stores their records."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from bench.cells import Cell
+from bench.disk import StoreError
+from bench.failures import classify
+from bench.record import Record, Store, unmeasured
+
+Runner = Callable[[Cell, str], Record]
+
+
+def measure(cell: Cell, store: Store, runner: Runner) -> Record:
+    """Run one cell and store its record, one of the failure if it fails. Only `StoreError` passes."""
+    start = time.monotonic()
+    try:
+        record = runner(cell, store.study)
+        if record["id"] != cell.id:
+            raise ValueError(f"the runner was given cell {cell.id} and returned a record of {record['id']}")
+        store.write(record)
+    except StoreError:
+        raise
+    except Exception as error:  # noqa: BLE001  one cell never ends a sweep
+        status, reason = classify(error)
+        seconds = time.monotonic() - start
+        record = unmeasured(store.study, cell.id, cell.description, status, reason, seconds)
+        store.write(record)
+    return record
+
+
+def work(pipe: Connection, root: Path, study: str, runner: Runner) -> None:
+    """The life of a worker: ("ready", None), then for every cell received ("done", record).
+
+    ("store", message) means that records cannot be written. Ends when the pipe does or the parent dies.
+    """
+    os.setsid()  # a group of its own: Ctrl-C is the parent's to handle, and its helpers can be killed with it
+    os.dup2(2, 1)  # what a plugin prints must not mix with the parent's output
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    store = Store(root, study)
+    pipe.send(("ready", None))
+    while True:
+        try:
+            cell = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send(("done", measure(cell, store, runner)))
+        except StoreError as error:
+            pipe.send(("store", str(error)))
+
+
+def _die_with_parent() -> None:
+    # The pipe's end is noticed between two cells only; this also ends a worker in the middle of a long one.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.killpg(0, signal.SIGKILL)

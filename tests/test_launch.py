@@ -1,0 +1,248 @@
+"""Sweeps in worker processes: one cell can fail, hang, crash or be killed, and harms no other."""
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from collections import Counter, deque
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench import launch
+from bench.errors import UsageError
+from bench.launch import Chunks, run_cells, todo
+from bench.record import Store, StoreError
+from tests.toy_plugins import Unloadable, toy_cell, toy_record, toy_runner, wrong_record
+
+PATIENCE_S = 120.0  # for a slow machine; nothing here takes that long
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "results", "demo")
+
+
+def alive(pid: int) -> bool:
+    """Whether a process still runs (one that is dead, but whose parent has not asked, does not)."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def pid_in(path: Path) -> int:
+    return int(path.read_text())
+
+
+def status_of(store: Store, cell) -> str:
+    return store.ids()[cell.id]
+
+
+def test_todo(store):
+    cells = [toy_cell(seed) for seed in range(5)]
+    for cell, status in zip(cells, ["ok", "killed", "error", "declined"], strict=False):
+        store.write(toy_record(cell, "demo") | {"status": status})
+    assert todo(cells, store) == [cells[1], cells[4]]
+    assert todo(cells, store, retry=True) == cells[1:]
+    store.write(toy_record(cells[0], "demo")).write_text("{")  # half-written: set aside, to be done again
+    assert todo(cells, store) == [cells[0], cells[1], cells[4]]
+
+
+def test_here(store, tmp_path):
+    """jobs=0: this process, the same records; a runner that raises or lies is an error of its cell only."""
+    cells = [toy_cell(0), toy_cell(1, "raise", tmp_path), toy_cell(2)]
+    told = []
+    statuses = run_cells(
+        [*cells, cells[0]], store, jobs=0, on_event=lambda *event: told.append(event), runner=toy_runner
+    )
+    assert statuses == Counter(ok=2, error=1)
+    assert [(kind, cell) for kind, cell, _ in told] == [(k, c) for c in cells for k in ("start", "done")]
+    assert [record and record["status"] for *_, record in told] == [None, "ok", None, "error", None, "ok"]
+    failed = store.read(cells[1].id)
+    assert failed is not None
+    assert failed["reason"]["type"] == "ArithmeticError"
+    assert failed["reason"]["message"] == "two and two make five"
+    assert "_misbehave" in failed["reason"]["traceback"]
+    assert failed["cell"] == cells[1].description
+    assert store.read(cells[0].id) == toy_record(cells[0], "demo")
+
+
+def test_runner_that_returns_another_cells_record(store):
+    cell = toy_cell(0)
+    assert run_cells([cell], store, jobs=0, runner=wrong_record) == Counter(error=1)
+    assert store.ids() == {cell.id: "error"}
+
+
+def test_runner_that_returns_what_json_cannot_hold(store):
+    cell = toy_cell(0)
+    run_cells([cell], store, jobs=0, runner=lambda cell, study: toy_record(cell, study) | {"x": {1, 2}})
+    assert status_of(store, cell) == "error"
+
+
+def test_full_disk_ends_the_sweep_with_one_clear_error(store, monkeypatch):
+    def fail(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreError, match="No space left"):
+        run_cells([toy_cell(0), toy_cell(1)], store, jobs=0, runner=toy_runner)
+
+
+def test_worker_that_cannot_write_ends_the_sweep(tmp_path):
+    cells = [toy_cell(0, "spoil", tmp_path), toy_cell(1)]
+    with pytest.raises(StoreError, match=r"cannot write .*spoiled.*Not a directory"):
+        run_cells(cells, Store(tmp_path, "spoiled"), jobs=1, runner=toy_runner)
+
+
+def test_wrong_number_of_jobs(store):
+    with pytest.raises(UsageError, match="jobs = -1 is not possible; allowed: 0"):
+        run_cells([], store, jobs=-1, runner=toy_runner)
+
+
+def test_nothing_to_do(store):
+    assert run_cells([], store, jobs=2, runner=toy_runner) == Counter()
+
+
+def test_sweep_survives_what_its_cells_do(store, tmp_path, capfd):
+    """Two workers; cells that kill their worker, end it, hang, raise and print; then a second run."""
+    good = [toy_cell(seed) for seed in range(4)]
+    kill, leave, hang, fail, talk = (
+        toy_cell(9, action, tmp_path) for action in ("kill-once", "exit-once", "sleep", "raise", "print")
+    )
+    cells = [good[0], kill, good[1], talk, leave, good[2], fail, good[3], hang]
+    told = []
+    statuses = run_cells(
+        cells,
+        store,
+        jobs=2,
+        time_limit=3.0,
+        on_event=lambda *event: told.append(event),
+        runner=toy_runner,
+    )
+    assert statuses == Counter(ok=5, killed=2, timed_out=1, error=1)
+    assert {cell.id: status_of(store, cell) for cell in cells} == store.ids()
+    assert len(store.ids()) == len(cells)
+
+    killed = store.read(kill.id)
+    assert killed is not None
+    assert killed["reason"]["type"] == "SIGKILL"
+    assert "ended by SIGKILL" in killed["reason"]["message"]
+    assert "out-of-memory killer" in killed["reason"]["message"]
+    assert killed["cell"] == kill.description
+    assert not alive(pid_in(tmp_path / "helper"))  # what the dead worker had started is gone too
+    left = store.read(leave.id)
+    assert left is not None
+    assert "ended itself with exit code 3" in left["reason"]["message"]
+    late = store.read(hang.id)
+    assert late is not None
+    assert (late["status"], late["reason"]["type"]) == ("timed_out", "TimeLimit")
+    assert "time limit of 3 s" in late["reason"]["message"]
+    assert late["seconds"] >= 3.0
+    assert not alive(pid_in(tmp_path / "sleep-9"))
+
+    for cell in cells:
+        events = [(kind, record and record["status"]) for kind, of, record in told if of == cell]
+        assert events == [("start", None), ("done", status_of(store, cell))]
+    out, err = capfd.readouterr()
+    assert out == ""  # a worker's output stays out of the parent's
+    assert "a plugin that talks" in err
+
+    here = Store(tmp_path / "here", "demo")
+    run_cells(good, here, jobs=0, runner=toy_runner)
+    assert [store.read(c.id) for c in good] == [here.read(c.id) for c in good]
+
+    assert todo(cells, store) == [kill, leave]
+    told.clear()
+    again = todo(cells, store)
+    assert run_cells(
+        again, store, jobs=0, on_event=lambda *e: told.append(e[1]), runner=toy_runner
+    ) == Counter(ok=2)
+    assert set(told) == {kill, leave}
+    assert todo(cells, store) == []
+
+
+def test_interrupt_ends_the_workers_and_keeps_what_is_finished(store, tmp_path):
+    """A real SIGINT in the middle of a sweep (the worker sends it to its parent)."""
+    cells = [toy_cell(0), toy_cell(1), toy_cell(2, "interrupt", tmp_path), toy_cell(3)]
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(cells, store, jobs=1, runner=toy_runner)
+    assert not alive(pid_in(tmp_path / "interrupt-2"))
+    assert todo(cells, store) == cells[2:]
+    here = Store(tmp_path / "here", "demo")
+    run_cells(cells[:2], here, jobs=0, runner=toy_runner)
+    assert store.records() == here.records()  # one worker writes the same as none
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from bench.launch import run_cells
+from bench.record import Store
+from tests.toy_plugins import toy_cell, toy_runner
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    run_cells([toy_cell(0), toy_cell(1, "sleep", folder)], Store(folder, "demo"), jobs=1, runner=toy_runner)
+"""
+
+
+def test_workers_end_when_their_parent_is_killed(store, tmp_path):
+    (tmp_path / "driver.py").write_text(DRIVER)
+    root = Path(launch.__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    driver = subprocess.Popen([sys.executable, tmp_path / "driver.py", tmp_path], env=environment)
+    try:
+        wait_for(lambda: (tmp_path / "sleep-1").exists() and (tmp_path / "sleep-1").read_text())
+    finally:
+        driver.kill()
+        driver.wait()
+    worker = pid_in(tmp_path / "sleep-1")
+    wait_for(lambda: not alive(worker))
+    assert Store(tmp_path, "demo").ids() == {toy_cell(0).id: "ok"}
+
+
+def test_workers_that_cannot_start_end_the_sweep(store, monkeypatch):
+    """Instead of being started for ever, or taking the blame to the cells."""
+    monkeypatch.setattr(launch, "MOST_IDLE_DEATHS", 1)
+    with pytest.raises(UsageError, match=r"die before they get a cell; the last one .* exit code 7"):
+        run_cells([toy_cell(0)], store, jobs=1, runner=Unloadable())
+    assert store.ids() == {}
+
+
+def test_chunks_keep_groups_together_and_leave_nobody_idle():
+    cells = [toy_cell(seed, action) for seed in (0, 1) for action in "abcdefg"]
+    chunks = Chunks(cells)
+    one, two = chunks.deal([]), chunks.deal([])
+    assert (list(one), list(two)) == (cells[:7], cells[7:])
+    two.popleft()  # being run
+    assert list(chunks.deal([one, two])) == cells[3:7]  # the second half of the longest
+    assert list(one) == cells[:3]
+    assert list(chunks.deal([deque(), deque(cells[:1])])) == cells[:1]
+    assert list(chunks.deal([deque()])) == []
+    chunks.take_back(two)
+    assert list(chunks.deal([one])) == cells[8:]
+
+
+def test_chunks_deal_every_cell_once():
+    cells = [
+        toy_cell(seed, action, problem=problem) for problem in "xy" for seed in (0, 1) for action in "abcde"
+    ]
+    chunks, hands, played = Chunks(cells), [deque() for _ in range(3)], []
+    for turn in range(200):
+        hand = hands[turn % 2 if turn < 10 else turn % 3]  # the third comes late
+        if not hand:
+            hand.extend(chunks.deal(h for h in hands if h is not hand))
+        if hand:
+            played.append(hand.popleft())
+    assert len(played) == len(cells)
+    assert set(played) == set(cells)

@@ -1,0 +1,159 @@
+"""Small plugins, and runners that behave badly, for the tests of the harness itself."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from bench.api import Estimate, InnerSolver, LinearSolver, Method, Problem, Solution, require
+from bench.cells import Cell, cell_id
+from bench.record import SCHEMA
+
+
+@dataclass(frozen=True)
+class ToyProblem(Problem):
+    """A problem with a field of every sort that a study may set."""
+
+    condition: float = 6.0
+    size: int = 3
+    hidden: tuple[int, ...] = (4, 4)
+    strength: float = 1.0
+    noisy: bool = False
+
+    def __post_init__(self):
+        require(self.condition >= 1, "condition", self.condition, "at least 1")
+
+    def init(self, generator) -> Tensor:
+        raise NotImplementedError
+
+    def sample(self, generator, n_tasks, split="train"):
+        raise NotImplementedError
+
+    def support_loss(self, phi, x, y) -> Tensor:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ToyInner(InnerSolver):
+    steps: int = 10
+    rate: float | None = None
+
+    def __call__(self, bilevel, start) -> Solution:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ToyLinear(LinearSolver):
+    iterations: int = 5
+
+    def __call__(self, matvec, rhs) -> Solution:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ToyMethod(Method):
+    """A method with parts."""
+
+    inner: InnerSolver = field(default_factory=ToyInner)
+    linear: LinearSolver = field(default_factory=ToyLinear)
+    backward: Literal["adjoint", "unrolled"] = "adjoint"
+
+    def __call__(self, bilevel) -> Estimate:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ToyPlain(Method):
+    """A method without an inner solver."""
+
+    scale: float = 1.0
+
+    def __call__(self, bilevel) -> Estimate:
+        raise NotImplementedError
+
+
+# Not registered on import: the tests do it for a while, with the registry empty.
+TOYS: dict[str, dict[str, type]] = {
+    "problem": {"toy": ToyProblem},
+    "inner": {"descent": ToyInner},
+    "linear": {"krylov": ToyLinear},
+    "method": {"parts": ToyMethod, "plain": ToyPlain},
+}
+
+
+def toy_cell(seed: int, action: str = "measure", folder: Path | None = None, problem: str = "toy") -> Cell:
+    """A cell that tells `toy_runner` what to do; ``folder`` is where it leaves traces."""
+    method = {"name": "toy", "action": action, "folder": str(folder)}
+    description = {"problem": {"name": problem}, "method": method, "seed": seed}
+    return Cell(cell_id(description), description)
+
+
+def toy_runner(cell: Cell, study: str) -> dict:
+    """Does what the cell's method says, and returns the same record for the same cell."""
+    action, folder = cell.description["method"]["action"], Path(cell.description["method"]["folder"])
+    if action != "measure":
+        trace = folder / f"{action}-{cell.description['seed']}"
+        again = trace.exists()
+        trace.write_text(str(os.getpid()))
+        _misbehave(action, folder, again)
+    return toy_record(cell, study)
+
+
+def toy_record(cell: Cell, study: str) -> dict:
+    accuracy = {"meta_grad_norm": [1.0 / (1 + cell.description["seed"])]}
+    return {
+        "schema": SCHEMA,
+        "id": cell.id,
+        "study": study,
+        "cell": cell.description,
+        "status": "ok",
+        "reason": None,
+        "accuracy": accuracy,
+    }
+
+
+def _misbehave(action: str, folder: Path, again: bool) -> None:
+    match action:
+        case "raise":
+            raise ArithmeticError("two and two make five")
+        case "print":
+            print("a plugin that talks")
+            sys.stdout.flush()
+        case "kill-once" if not again:
+            helper = subprocess.Popen(["sleep", "600"])
+            (folder / "helper").write_text(str(helper.pid))
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exit-once" if not again:
+            sys.exit(3)
+        case "spoil":  # what was to be a folder of results is a file
+            (folder / "spoiled").write_text("")
+        case "interrupt":
+            os.kill(os.getppid(), signal.SIGINT)
+            time.sleep(600)
+        case "sleep":
+            time.sleep(600)
+
+
+def wrong_record(cell: Cell, study: str) -> dict:
+    """A runner that mixes up its cells."""
+    return toy_record(cell, study) | {"id": "0" * 16}
+
+
+class Unloadable:
+    """A runner that no worker process can load."""
+
+    def __call__(self, cell: Cell, study: str) -> dict:
+        raise NotImplementedError
+
+    def __reduce__(self):
+        return _refuse, ()
+
+
+def _refuse() -> None:
+    sys.exit(7)
