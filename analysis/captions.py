@@ -1,0 +1,135 @@
+"""The words under a figure: question, settings, numbers, failures, statistic; all taken from the records."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from analysis import stats, style, table, units
+from analysis.metrics import CONTROL
+
+_NOT_SETTINGS = ("environment.", "time.", "tensor_bytes.", "resident.", "calls.", "pass_seconds.", "stats.")
+_NOT_SETTINGS += ("error.", "cosine.", "norm_ratio.", "missing.", "how.")
+_LABELS = {"id", "study", "status", "reason", "problem", "method", "started", "seconds", "task", "converged"}
+_LABELS |= {"stationarity", "query_loss", "query_accuracy", "meta_grad_norm", "meta_grad_sha256", "contract"}
+_LABELS |= {"method.inner.steps", "method.steps"}  # the column "steps" holds both
+MOST_VALUES = 14
+AXES = (
+    "Logarithmic. A dotted line is a floor: what lies there is zero or at most its label, far below "
+    "everything else; an error of 1e-17 or less counts as zero. Curves that coincide take turns in showing "
+    "their markers."
+)
+
+
+def settings(frame: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
+    """What was the same in all cells that have the setting, and what was varied: name -> values as text."""
+    constant, varied = {}, {}
+    for column in frame.columns:
+        if column in _LABELS or column.startswith(_NOT_SETTINGS):
+            continue
+        values = frame[column].dropna().unique().tolist()
+        if len(values) == 1:
+            constant[column] = units.plain(values[0])
+        elif len(values) > 1:
+            texts = [units.plain(v) for v in sorted(values, key=_natural)]
+            more = f", … ({len(texts)} values)" if len(texts) > MOST_VALUES else ""
+            varied[column] = ", ".join(texts[:MOST_VALUES]) + more
+    return constant, varied
+
+
+def environment(frame: pd.DataFrame) -> dict[str, str]:
+    """The environment of the cells: name -> value, or all values where cells ran in several."""
+    found = {}
+    for column in frame.columns:
+        if column.startswith("environment."):
+            values = [units.plain(v) for v in frame[column].dropna().unique()]
+            if values:
+                found[column.removeprefix("environment.")] = "; ".join(values)
+    return found
+
+
+def failures(frame: pd.DataFrame) -> str:
+    """ "none", or "3 timed_out (MAML, unrolled), 1 error (toy)"."""
+    found = table.failures(frame, ["method"])
+    if found.empty:
+        return "none"
+    parts = []
+    for status, group in found.groupby("status", sort=True):
+        methods = style.ordered(group["method"])
+        named = "; ".join(methods) if len(methods) <= 3 else f"{len(methods)} methods"
+        parts.append(f"{group['n'].sum()} {status} ({named})")
+    return ", ".join(parts)
+
+
+def numbers(frame: pd.DataFrame) -> str:
+    """How many cells, seeds, tasks the data have."""
+    cells = table.cells(frame)
+    ok, seeds = int((cells["status"] == "ok").sum()), cells["seed"].nunique()
+    tasks = sorted(cells["n_tasks"].dropna().unique())
+    return (
+        f"{_many(len(cells), 'cell')} ({ok} ended well), {_many(seeds, 'seed')}, "
+        f"{' or '.join(str(t) for t in tasks) or 'unknown'} tasks per cell, "
+        f"{_many(cells['method'].nunique(), 'method')}, {_many(cells['problem'].nunique(), 'problem')}"
+    )
+
+
+def references(frame: pd.DataFrame) -> str:
+    """Which references are missing where and why; "" if none is."""
+    lines = []
+    measured = frame[(frame["status"] == "ok") & frame["task"].notna()]
+    for name in table.REFERENCES:
+        known = measured[measured[f"missing.{name}"].notna() & measured[f"error.{name}"].isna()]
+        for (problem, reason), group in known.groupby(["problem", f"missing.{name}"], sort=False):
+            of = int((measured["problem"] == problem).sum())
+            lines.append(f"{name}: missing for {len(group)} of {of} values on {problem}: {reason}")
+    return "; ".join(lines)
+
+
+def control(frame: pd.DataFrame) -> str:
+    """The A/A control of the timing; "" where nothing was timed."""
+    values = table.cells(frame)[CONTROL.column].dropna()
+    if values.empty:
+        return ""
+    low, high = stats.spread(values)
+    return (
+        f"FOMAML's time divided by its own, interleaved in the same way as every method's, has a median of "
+        f"{values.median():.3f} and lies in {low:.3f} to {high:.3f} in 95% of {_many(len(values), 'cell')}: "
+        "ratios closer to 1 than that mean nothing."
+    )
+
+
+def caption(question: str, shows: str, frame: pd.DataFrame) -> dict[str, str]:
+    """Heading -> text, in reading order; empty parts are left out."""
+    constant, varied = settings(frame)
+    parts = {
+        "Question": question,
+        "Shown": shows,
+        "Varied": _listed(varied),
+        "Settings": _listed(constant),
+        "Data": numbers(frame),
+        "Failures": failures(frame),
+        "Missing references": references(frame),
+        "Statistic": stats.STATISTIC
+        + " Cells that failed are in no median; crosses mark them, with their number where it is not one: a "
+        "row for each method, named by its marker; grey ones stand for several methods.",
+        "Axes": AXES,
+        "A/A control": control(frame),
+    }
+    return {heading: text for heading, text in parts.items() if text}
+
+
+def _listed(values: dict[str, str]) -> str:
+    return "; ".join(f"{name} = {value}" for name, value in values.items())
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def _natural(value: object) -> tuple[int, float, str]:
+    is_number = isinstance(value, int | float)
+    return (0, float(value), "") if is_number else (1, 0.0, str(value))  # type: ignore[arg-type]
+
+
+def text(parts: dict[str, str], lines: Iterable[str] = ()) -> str:
+    """The caption as a plain text file."""
+    return "\n\n".join([*(f"{heading}: {body}" for heading, body in parts.items()), *lines]) + "\n"

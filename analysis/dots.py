@@ -1,0 +1,56 @@
+"""Measures per method without a sweep: a row of dots per method, a column of panels per measure."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import grid, panels, scales, stats, style, table
+from analysis.metrics import Metric
+from analysis.style import Style
+
+ROW = 0.17  # inches per method
+
+
+def per_method(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Figure]:
+    """One figure per three problems; methods are named beside their dots, not in a legend."""
+    looks = style.styles(frame["method"])
+    figures = []
+    for problems in grid.chunks(frame):
+        entries = [panels.FAILED] if (frame["status"] != "ok").any() else []
+        figure, axes = panels.canvas(len(problems), len(metrics), entries, row=len(looks) * ROW + 0.45)
+        for i, problem in enumerate(problems):
+            for j, metric in enumerate(metrics):
+                _dots(
+                    axes[i, j],
+                    frame[frame["problem"] == problem],
+                    metric,
+                    looks,
+                    5 if len(metrics) < 3 else 4,
+                )
+                axes[i, j].set_yticks(range(len(looks)), list(looks) if j == 0 else [""] * len(looks))
+                axes[i, j].set_xlabel(metric.title.replace("\n", " "))
+            panels.title(axes[i, 0], problem, 40, loc="left")
+        panels.legend(figure, {}, bool(entries))
+        figures.append(figure)
+    return figures
+
+
+def _dots(axes: Axes, frame: pd.DataFrame, metric: Metric, looks: dict[str, Style], ticks: int) -> None:
+    points = stats.summarise(frame, ["method"], metric)
+    scale = scales.for_methods(axes, "x", points, metric, ticks)
+    places = {name: i for i, name in enumerate(looks)}
+    axes.set_ylim(len(looks) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    for _, point in points.iterrows():
+        look, y = looks[point["method"]], places[point["method"]]
+        middle, low, high = scale.place([point["median"], point["low"], point["high"]])
+        axes.hlines(y, low, high, color=look.color, linewidth=0.9)
+        axes.plot([middle], [y], **look.options(linestyle="None", markersize=4.4), clip_on=False)
+    for _, failed in (
+        table.failures(frame, ["method"]).groupby("method", as_index=False)["n"].sum().iterrows()
+    ):
+        panels.cross(axes, (1.02, places[failed["method"]]), axes.get_yaxis_transform(), int(failed["n"]))
+    if text := grid.remark(frame, metric):
+        panels.note(axes, text, empty=points.empty, which="x")

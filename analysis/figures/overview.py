@@ -1,0 +1,86 @@
+"""Which method is closest to exact MAML, and at what time and memory; for any study."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import dots, grid, panels, scales, stats, style, table
+from analysis.metrics import CALLS, CONTROL, COSTS, ERRORS, RATIO, SECONDS, TENSOR_BYTES, Metric
+from analysis.style import Style
+
+SHOWS = (
+    "Relative error of each method's meta-gradient (to exact K-step MAML where that reference exists, else "
+    "to the exact implicit gradient) against its time and its peak of tensor bytes, as far as they were "
+    "measured; one row of panels per problem. Joined points are numbers of inner steps, larger markers for "
+    "more. The grey band is the A/A control: FOMAML's time against itself."
+)
+ROW = 1.9  # inches of height of a row of panels
+
+
+def draw(frame: pd.DataFrame) -> list[Figure]:
+    """Error against costs; where only one side was measured, that side per method (or over inner steps)."""
+    errors = grid.measured(frame, [ERRORS["maml"], ERRORS["implicit"]])
+    costs = grid.measured(frame, [RATIO if frame[RATIO.column].notna().any() else SECONDS, TENSOR_BYTES])
+    if not costs and errors:
+        costs = grid.measured(frame, [CALLS])
+    if errors and costs:
+        return _scatter(table.with_axes(frame), errors, costs)
+    alone = errors or grid.measured(frame, COSTS) or [ERRORS["maml"]]
+    if frame[table.STEPS].nunique() > 1:
+        return grid.over_steps(frame, alone)
+    return dots.per_method(table.with_axes(frame), alone)
+
+
+def _scatter(frame: pd.DataFrame, errors: list[Metric], costs: list[Metric]) -> list[Figure]:
+    looks = style.styles(frame["method"])
+    failed = bool((frame["status"] != "ok").any())
+    figures = []
+    for problems in grid.chunks(frame):
+        entries = [*looks, *([panels.FAILED] if failed else [])]
+        figure, axes = panels.canvas(len(problems), len(costs), entries, ROW)
+        for i, problem in enumerate(problems):
+            here = frame[frame["problem"] == problem]
+            error = next((e for e in errors if here[e.column].notna().any()), errors[0])
+            for j, cost in enumerate(costs):
+                _cloud(axes[i, j], here, error, cost, looks)
+                axes[i, j].set_xlabel(cost.title.replace("\n", " "))
+            axes[i, 0].set_ylabel(error.title)
+            panels.title(axes[i, 0], problem, 40, loc="left")
+        panels.legend(figure, looks, failed, lines=frame[table.STEPS].nunique() > 1)
+        figures.append(figure)
+    return figures
+
+
+def _cloud(axes: Axes, frame: pd.DataFrame, error: Metric, cost: Metric, looks: dict[str, Style]) -> None:
+    by = ["method", table.STEPS]
+    y = stats.summarise(frame, by, error)
+    x = stats.summarise(frame, by, cost)
+    points = y.merge(x.astype({k: y[k].dtype for k in by}), on=by, suffixes=(".y", ".x"))
+    across = scales.for_methods(axes, "x", points, cost, ticks=5, end=".x")
+    up = scales.for_methods(axes, "y", points, error, ticks=6, end=".y")
+    if cost is RATIO:
+        _control(axes, frame)
+    many = np.sort(points[table.STEPS].dropna().unique())
+    for name, look in looks.items():
+        mine = points[points["method"] == name].sort_values(table.STEPS)
+        px, py = across.place(mine["median.x"]), up.place(mine["median.y"])
+        axes.plot(px, py, **look.options(marker="None", linewidth=0.8))
+        axes.vlines(px, up.place(mine["low.y"]), up.place(mine["high.y"]), color=look.color, linewidth=0.7)
+        axes.hlines(
+            py, across.place(mine["low.x"]), across.place(mine["high.x"]), color=look.color, linewidth=0.7
+        )
+        size = 2.6 + 2.2 * np.searchsorted(many, mine[table.STEPS].fillna(0)) / max(len(many) - 1, 1)
+        for one_x, one_y, s in zip(px, py, size if len(many) > 1 else np.full(len(px), 4.4), strict=True):
+            axes.plot([one_x], [one_y], **look.options(linestyle="None", markersize=s), clip_on=False)
+    panels.failure_row(axes, table.failures(frame, ["method"]), looks, ROW - 0.45)
+    if text := grid.remark(frame, error) or grid.remark(frame, cost):
+        panels.note(axes, text, empty=points.empty)
+
+
+def _control(axes: Axes, frame: pd.DataFrame) -> None:
+    control = table.cells(frame)[CONTROL.column].dropna()
+    axes.axvline(1, color="#888888", linewidth=0.6, zorder=0.6)
+    if len(control):
+        low, high = stats.spread(control)
+        axes.axvspan(low, high, color="#888888", alpha=0.25, linewidth=0, zorder=0.5)

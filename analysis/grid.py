@@ -1,0 +1,120 @@
+"""Measures against the number of inner steps: rows are measures, columns are problems, curves are methods."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import panels, scales, stats, style, table
+from analysis.metrics import Metric
+from analysis.style import Style
+
+PROBLEMS_PER_FIGURE = 3
+
+
+def chunks(frame: pd.DataFrame) -> list[list[str]]:
+    """The problems in groups of about equal size that fit side by side."""
+    problems = list(dict.fromkeys(frame["problem"]))
+    size = math.ceil(len(problems) / math.ceil(len(problems) / PROBLEMS_PER_FIGURE))
+    return [problems[i : i + size] for i in range(0, len(problems), size)]
+
+
+def measured(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Metric]:
+    """Those of ``metrics`` that have a value somewhere, or a reason for having none."""
+    return [
+        m
+        for m in metrics
+        if frame[m.column].notna().any() or (m.missing is not None and frame[m.missing].notna().any())
+    ]
+
+
+def over_steps(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Figure]:
+    """One figure per three problems; medians with intervals, failures in a strip above the data."""
+    frame = table.with_axes(frame)
+    rows = measured(frame, metrics) or list(metrics[:1])
+    looks = style.styles(frame["method"])
+    failed = bool((frame["status"] != "ok").any())
+    height = panels.ROW + panels.strip_height(frame)
+    figures = []
+    for problems in chunks(frame):
+        entries = [*looks, *([panels.FAILED] if failed else [])]
+        figure, axes = panels.canvas(len(rows), len(problems), entries, height)
+        size = (figure.get_figwidth() / len(problems) - 0.6, height - 0.35)
+        for i, metric in enumerate(rows):
+            for j, problem in enumerate(problems):
+                _panel(axes[i, j], frame[frame["problem"] == problem], metric, looks, size)
+                if i == 0:
+                    panels.title(axes[i, j], problem, 34)
+                if i == len(rows) - 1:
+                    axes[i, j].set_xlabel("inner steps K")
+            axes[i, 0].set_ylabel(metric.title)
+        panels.legend(figure, looks, failed)
+        figures.append(figure)
+    return figures
+
+
+def _panel(
+    axes: Axes, frame: pd.DataFrame, metric: Metric, looks: dict[str, Style], size: tuple[float, float]
+) -> None:
+    points = stats.summarise(frame, ["method", table.STEPS], metric)
+    scale = scales.for_methods(axes, "y", points, metric, ticks=5)
+    scales.step_axis(axes, frame[table.STEPS].dropna().astype(float).tolist(), size[0])
+    curves = {}
+    for name, look in looks.items():
+        mine = points[points["method"] == name]
+        for _, point in mine[mine[table.STEPS].isna()].iterrows():
+            panels.level(axes, point, look, scale)
+        with_steps = mine[mine[table.STEPS].notna()]
+        if len(with_steps):
+            curves[name] = with_steps.sort_values(table.STEPS).set_index(table.STEPS)
+    for together in coinciding({name: curve["median"] for name, curve in curves.items()}):
+        for k, name in enumerate(together):  # curves on top of each other take turns in showing their markers
+            panels.curve(axes, curves[name], looks[name], scale, (k % len(together), len(together)))
+    failed = table.failures(frame, ["method", table.STEPS]).rename(columns={table.STEPS: "x"})
+    panels.failure_strip(axes, failed, looks, size[1])
+    if text := remark(frame, metric):
+        panels.note(axes, text, empty=points.empty)
+
+
+def coinciding(curves: dict[str, pd.Series]) -> list[list[str]]:
+    """Names in groups whose curves lie on top of each other: nowhere more than 1 % apart."""
+    groups: list[list[str]] = []
+    for name, curve in curves.items():
+        for group in groups:
+            first = curves[group[0]]
+            if (
+                len(curve)
+                and curve.index.equals(first.index)
+                and np.allclose(curve, first, rtol=0.01, atol=0)
+            ):
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return groups
+
+
+def remark(frame: pd.DataFrame, metric: Metric) -> str:
+    """Why a panel is empty, or which part of its values could not be had; "" if all is there."""
+    ok = frame[frame["status"] == "ok"]
+    if ok.empty:
+        return "no cell ended well"
+    value = ok[metric.column]
+    reasons = ok[metric.missing][value.isna()].dropna() if metric.missing else pd.Series(dtype="string")
+    what = "reference" if metric.per_task else "value"
+    if not value.notna().any():
+        if reasons.empty:
+            return "not measured"
+        return textwrap.fill(f"no {what}: {reasons.mode().iloc[0]}", 34, max_lines=4, placeholder=" …")
+    if reasons.empty:
+        return ""
+    share = len(reasons) / (len(reasons) + value.notna().sum())
+    return (
+        f"no {what} for {share:.0%} of the values"
+        if share >= 0.01
+        else f"no {what} for under 1% of the values"
+    )

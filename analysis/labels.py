@@ -1,0 +1,126 @@
+"""Display labels of methods and problems, made from their descriptions; for people, never for identity."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from analysis.units import plain
+
+PRETTY = {
+    "adam": "Adam",
+    "closed_form": "closed form",
+    "conjugate_gradient": "CG",
+    "exact": "exact",
+    "finite_difference": "finite difference",
+    "fomaml": "FOMAML",
+    "gradient_descent": "gradient descent",
+    "hessian_free": "Hessian-free",
+    "imaml": "iMAML",
+    "imaml-authors-code": "iMAML, authors' code",
+    "maml": "MAML",
+    "maml-higher": "MAML, higher",
+    "neumann": "Neumann",
+    "reptile": "Reptile",
+}
+STEPS = ("inner.steps", "steps")  # an axis of the figures, never part of a label
+
+
+def pretty(name: str) -> str:
+    """A plugin's or option's name for people; unknown names keep their hyphens."""
+    return PRETTY.get(name, name.replace("_", " "))
+
+
+def flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested description as dotted keys; lists become text such as "[40, 40]"."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            flat[prefix + key] = "[" + ", ".join(plain(v) for v in value) + "]"
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def method(description: dict[str, Any]) -> str:
+    """The base label: "MAML, adjoint", "FOMAML", "iMAML, CG 5", "iMAML Hessian-free, CG 5"."""
+    name = description["name"]
+    parts = [pretty(name)]
+    inner, linear, curvature = (description.get(k) or {} for k in ("inner", "linear", "curvature"))
+    if name == "imaml" and inner.get("name") == "hessian_free":
+        parts = ["iMAML Hessian-free"]
+    if "backward" in description:
+        parts.append(pretty(str(description["backward"])))
+    if linear and name != "imaml-authors-code":
+        iterations = linear.get("iterations")
+        parts.append(pretty(linear["name"]) + (f" {iterations}" if iterations is not None else ""))
+    if curvature and curvature["name"] != "exact":
+        parts.append(pretty(curvature["name"]))
+    return ", ".join(parts)
+
+
+def problem(description: dict[str, Any]) -> str:
+    """The base label of a problem: its name."""
+    return pretty(description["name"])
+
+
+def distinguish(base: list[str], flat: list[dict[str, Any]], within: Iterable[Any]) -> list[str]:
+    """Make labels tell apart what differs: append the fields in which descriptions of one label differ.
+
+    ``base`` are the labels, ``flat`` the flattened descriptions, ``within`` says which of them meet in one
+    panel (the problem): a learning rate that belongs to the problem is no part of the method's label. The
+    number of inner steps is an axis and never appended.
+    """
+    differing: dict[str, list[str]] = {}
+    groups: dict[tuple[str, Any], list[dict[str, Any]]] = {}
+    for label, description, group in zip(base, flat, within, strict=True):
+        groups.setdefault((label, group), []).append(description)
+    for (label, _), descriptions in groups.items():
+        known = differing.setdefault(label, [])
+        known += [key for key in _varying(descriptions) if key not in known]
+    return [
+        ", ".join([label, *(_phrase(k, one[k]) for k in differing[label] if one.get(k) is not None)])
+        for label, one in zip(base, flat, strict=True)
+    ]
+
+
+def mixed_inner(labels: list[str], flat: list[dict[str, Any]], within: Iterable[Any]) -> list[str]:
+    """Name the inner solver of methods that do not use plain gradient descent, where several meet."""
+    seen: dict[Any, set[str]] = {}
+    groups = list(within)
+    for one, group in zip(flat, groups, strict=True):
+        if "inner.name" in one:
+            seen.setdefault(group, set()).add(one["inner.name"])
+    mixed = {name for names in seen.values() if len(names) > 1 for name in names} - {"gradient_descent"}
+    named = []
+    for label, one in zip(labels, flat, strict=True):
+        inner = pretty(one["inner.name"]) if one.get("inner.name") in mixed else ""
+        named.append(f"{label}, {inner}" if inner and inner not in label else label)
+    return named
+
+
+def _varying(descriptions: list[dict[str, Any]]) -> list[str]:
+    keys = list(dict.fromkeys(key for one in descriptions for key in one))
+    return [key for key in keys if key not in STEPS and _varies(key, descriptions)]
+
+
+def _varies(key: str, descriptions: list[dict[str, Any]]) -> bool:
+    # A field is compared among parts of the same name only: Adam's beta is no difference to gradient descent.
+    parent = key.rpartition(".")[0] + ".name" if "." in key else "name"
+    values: dict[Any, set[Any]] = {}
+    for one in descriptions:
+        if key in one:
+            group = None if key.endswith("name") else one.get(parent)
+            values.setdefault(group, set()).add(one[key])
+    return any(len(group) > 1 for group in values.values())
+
+
+def _phrase(key: str, value: Any) -> str:
+    name = key.rpartition(".")[2]
+    if name == "name":
+        return pretty(str(value))
+    if isinstance(value, bool):
+        return ("" if value else "no ") + pretty(name)
+    if isinstance(value, str) and not value.startswith("["):
+        return pretty(value)
+    return f"{pretty(name)} {plain(value)}"

@@ -1,0 +1,72 @@
+"""What can be put on an axis or into the summary: column, name and unit of every measure."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from analysis import units
+
+Unit = Literal["error", "cosine", "ratio", "seconds", "bytes", "count"]
+
+FORMATS: dict[Unit, Callable[[float], str]] = {
+    "error": units.digits,
+    "cosine": units.cosine,
+    "ratio": units.ratio,
+    "seconds": units.seconds,
+    "bytes": units.nbytes,
+    "count": units.count,
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measure of the tidy frame.
+
+    ``per_task`` measures differ between the tasks of a cell, the others belong to the cell. ``low`` and
+    ``high`` are columns with the cell's own interval, where it has one; ``missing`` is the column with the
+    reason why there is no value. ``zero`` is the value up to which a log axis shows the measure at its floor.
+    """
+
+    column: str
+    title: str
+    unit: Unit
+    per_task: bool = False
+    low: str | None = None
+    high: str | None = None
+    missing: str | None = None
+    zero: float = 0.0
+
+    def format(self, value: float) -> str:
+        """``value`` with its unit."""
+        return FORMATS[self.unit](value)
+
+    def describe(self, median: float, low: float, high: float) -> str:
+        """Text such as "2.9e-5 [1.1e-5, 4.0e-5]"; without an interval where it is NaN."""
+        text = self.format(median)
+        return text if math.isnan(low) or low == high else f"{text} [{self.format(low)}, {self.format(high)}]"
+
+
+ERRORS = {
+    name: Metric(f"error.{name}", title, "error", per_task=True, missing=f"missing.{name}", zero=1e-17)
+    for name, title in (
+        ("maml", "relative error to\nexact K-step MAML"),
+        ("implicit", "relative error to\nexact implicit gradient"),
+    )
+}
+COSINES = {
+    name: Metric(f"cosine.{name}", f"cosine to {title}", "cosine", per_task=True, missing=f"missing.{name}")
+    for name, title in (("maml", "exact K-step MAML"), ("implicit", "exact implicit gradient"))
+}
+SECONDS = Metric("time.median_s", "time of one\nmeta-gradient", "seconds", False, "time.low_s", "time.high_s")
+RATIO = Metric("time.ratio", "time / FOMAML's", "ratio", False, "time.ratio_low", "time.ratio_high")
+CONTROL = Metric(
+    "time.control_ratio", "A/A control", "ratio", False, "time.control_ratio_low", "time.control_ratio_high"
+)
+TENSOR_BYTES = Metric("tensor_bytes.peak", "peak tensor bytes", "bytes")
+RESIDENT = Metric(
+    "resident.growth_bytes", "growth of the\nresident peak", "bytes", missing="resident.missing"
+)
+CALLS = Metric("calls.derivatives", "gradients +\nHessian products", "count")
+COSTS = (SECONDS, TENSOR_BYTES, RESIDENT, CALLS)
+SUMMARY = (*ERRORS.values(), *COSINES.values(), SECONDS, RATIO, CONTROL, TENSOR_BYTES, RESIDENT, CALLS)

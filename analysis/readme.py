@@ -1,0 +1,131 @@
+"""The README's numbers, written from the reference records: `python -m analysis.readme`.
+
+The README marks each place with a pair of comments, `begin: NAME` and `end: NAME`; what stands between them
+is computed here, never typed. A test compares the two.
+"""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import table, units
+from bench.record import Store
+
+REFERENCE = Path("results/reference")
+README = Path("README.md")
+
+
+def sections(results: Path) -> dict[str, str]:
+    """Marker name -> Markdown, from the stored records of the reference studies."""
+    accuracy, cost = (
+        table.frame(Store(results, study).records()) for study in ("accuracy_vs_steps", "cost_vs_steps")
+    )
+    return {
+        "accuracy": accuracy_sentence(accuracy),
+        "errors": error_table(accuracy),
+        "cost": cost_sentence(cost),
+        "memory": memory_table(cost),
+    }
+
+
+def update(readme: Path, results: Path) -> str:
+    """The README's text with every marked place filled; raises `ValueError` if a marker is missing."""
+    text = readme.read_text(encoding="utf-8")
+    for name, content in sections(results).items():
+        pattern = re.compile(rf"(<!-- begin: {name} -->\n).*?(<!-- end: {name} -->)", re.DOTALL)
+        text, found = pattern.subn(lambda m, c=content: f"{m[1]}{c}\n{m[2]}", text)
+        if found != 1:
+            raise ValueError(f"{readme} has {found} places marked 'begin: {name}'; it needs one")
+    return text
+
+
+def quadratic(frame: pd.DataFrame, condition: float) -> pd.DataFrame:
+    """The rows of linear regression at one condition number."""
+    return frame[(frame["problem.name"] == "linear_regression") & (frame["problem.condition"] == condition)]
+
+
+def median_error(frame: pd.DataFrame, method: str, steps: int) -> float:
+    """Median over tasks of the relative error to the exact implicit gradient."""
+    rows = frame[(frame["method"] == method) & (frame["steps"] == steps)]
+    if rows.empty:
+        raise ValueError(f"no records of {method} at {steps} inner steps")
+    return float(rows["error.implicit"].median())
+
+
+def accuracy_sentence(frame: pd.DataFrame) -> str:
+    """What the accuracy figure says, for condition number 6 and for the kinks of ReLU."""
+    six = quadratic(frame, 6.0)
+    error = {m: median_error(six, m, 100) for m in ("FOMAML", "iMAML, CG 1", "iMAML, CG 2", "iMAML, CG 5")}
+    relu = frame[(frame["problem.name"] == "sinusoid") & (frame["problem.network.activation"] == "relu")]
+    tasks = relu.drop_duplicates(["seed", "task"])
+    kinked = tasks["missing.implicit"].fillna("").str.startswith("kink").sum()
+    return (
+        f"At condition number 6, 5 CG iterations are as good as exact MAML up to about 5 inner steps "
+        f"({units.digits(median_error(six, 'iMAML, CG 5', 5))} against "
+        f"{units.digits(median_error(six, 'MAML, adjoint', 5))}) and then stop at a floor of "
+        f"{units.digits(error['iMAML, CG 5'])}, which more inner steps do not lower; 2 iterations stop at "
+        f"{units.digits(error['iMAML, CG 2'])}, and a single one ({units.digits(error['iMAML, CG 1'])}) is "
+        f"{'worse' if error['iMAML, CG 1'] > error['FOMAML'] else 'better'} than first-order MAML "
+        f"({units.digits(error['FOMAML'])}). With ReLU, {kinked} of {len(tasks)} sinusoid tasks have no "
+        f"implicit gradient at all: their inner minimiser lies at a kink."
+    )
+
+
+def error_table(frame: pd.DataFrame) -> str:
+    """Median relative error to the implicit gradient on the quadratic of condition number 6."""
+    six = quadratic(frame, 6.0)
+    steps = [1, 5, 20, 100]
+    lines = ["| relative error after | " + " | ".join(f"{k} steps" for k in steps) + " |"]
+    lines.append("|---" * (len(steps) + 1) + "|")
+    for method in six["method"].unique():
+        if method != "Reptile":  # its length is arbitrary
+            errors = (units.digits(median_error(six, method, k)) for k in steps)
+            lines.append(f"| {method} | " + " | ".join(errors) + " |")
+    return "\n".join(lines)
+
+
+def peaks(frame: pd.DataFrame, problem: str) -> pd.DataFrame:
+    """Peak tensor bytes, one row per method, one column per number of inner steps."""
+    rows = table.cells(frame[frame["problem.name"] == problem])
+    order = list(dict.fromkeys(rows["method"]))
+    return rows.pivot_table(index="method", columns="steps", values="tensor_bytes.peak").reindex(order)
+
+
+def memory_table(frame: pd.DataFrame) -> str:
+    """Peak tensor bytes on the sinusoid against inner steps, and the growth per step in iterates (T x P)."""
+    found = peaks(frame, "sinusoid")
+    rows = frame[frame["problem.name"] == "sinusoid"]
+    iterate = float(rows["n_tasks"].iloc[0] * rows["tensor_bytes.n_params"].dropna().iloc[0] * 4)
+    steps = [k for k in (1, 10, 50, 100) if k in found.columns]
+    first, last = 50, 100
+    header = "| peak tensor MiB | " + " | ".join(f"K = {k}" for k in steps)
+    lines = [header + " | growth per step, in iterates (T x P numbers) |", "|---" * (len(steps) + 2) + "|"]
+    for method, row in found.iterrows():
+        growth = (row[last] - row[first]) / (last - first) / iterate
+        values = " | ".join(units.digits(row[k] / 2**20, 3) for k in steps)
+        lines.append(f"| {method} | {values} | {units.digits(growth, 3)} |")
+    return "\n".join(lines)
+
+
+def cost_sentence(frame: pd.DataFrame) -> str:
+    """What the cost figure says on the Omniglot-shaped problem, at its largest number of steps."""
+    rows = table.cells(frame[frame["problem.name"] == "omniglot"])
+    steps = int(rows["steps"].max())
+    last = rows[rows["steps"] == steps].set_index("method")
+    memory, ratio = last["tensor_bytes.peak"], last["time.ratio"]
+
+    def of(method: str) -> str:
+        return (
+            f"{units.nbytes(memory[method])} and {units.digits(ratio[method])} times first-order MAML's time"
+        )
+
+    return (
+        f"At {steps} inner steps of the convolutional network on Omniglot, 20-way 5-shot, exact MAML takes "
+        f"{of('MAML, adjoint')} by the adjoint sweep, {of('MAML, unrolled')} unrolled; iMAML with 5 CG "
+        f"iterations takes {of('iMAML, CG 5')}."
+    )
+
+
+if __name__ == "__main__":
+    README.write_text(update(README, REFERENCE), encoding="utf-8")

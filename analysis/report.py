@@ -1,0 +1,220 @@
+"""One self-contained HTML page on any number of studies: question, verdict, figures, numbers, failures.
+
+No script, no external resource: the page opens from a file, prints, and reads on a phone.
+"""
+
+import base64
+import io
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import pandas as pd
+
+from analysis import captions, figures, metrics, style, table, units, verdict
+from analysis.metrics import Metric
+from bench.errors import UsageError
+from bench.spec import shipped
+
+if TYPE_CHECKING:
+    from bench.spec import Spec
+
+CSV_LIMIT = 2_000_000  # bytes of a table that still goes into the page
+MOST_IDS = 8  # cells named per kind of failure
+OPEN_ROWS = 40  # a study's summary is unfolded up to so many rows
+PIXELS_PER_INCH = 125  # figures on a wide screen, a little larger than printed
+
+TERMS = {
+    "Relative error": "l2 distance of a method's meta-gradient from the reference, divided by the length of "
+    "the reference, for each task.",
+    "Exact MAML": "the derivative of the query loss through the same K inner steps, computed in float64.",
+    "Exact implicit gradient": "the derivative at the exact minimiser of the inner objective, in float64; it "
+    "does not exist where the inner objective has no smooth, strict minimum.",
+    "Time": "wall-clock time of one meta-gradient of all tasks of a cell; data are loaded before.",
+    "Times FOMAML": "median over rounds of the method's time to that of first-order MAML in the same round "
+    "and process; the A/A control is FOMAML's to its own.",
+    "Peak tensor bytes": "most bytes of tensors alive at one time during the call, beyond those before it.",
+    "Resident growth": "growth of the peak of a fresh process's memory, kernels and allocator included.",
+    "Oracle calls": "gradients of inner and outer objective plus Hessian-vector products, per task.",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the page shows it; ``width`` in CSS pixels."""
+
+    name: str
+    source: str
+    width: int
+    alt: str
+
+
+def build(studies: "list[tuple[Spec, list[dict[str, Any]]]]", output: Path) -> Path:
+    """Write the page on ``studies`` (with their records) to ``output``; returns it.
+
+    Raises `UsageError` if a study names a figure that does not exist, or the page cannot be written.
+    """
+    page = render(studies)
+    output = Path(output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write the report to {output}: {error.strerror or error}") from error
+    return output
+
+
+def render(studies: "list[tuple[Spec, list[dict[str, Any]]]]") -> str:
+    """The page as text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    sections = [_section(spec, records) for spec, records in studies]
+    return environment.get_template("report.html").render(studies=sections, terms=TERMS)
+
+
+def _section(spec: "Spec", records: list[dict[str, Any]]) -> dict[str, Any]:
+    frame = table.frame(records)
+    where = _where(spec)
+    section: dict[str, Any] = {
+        "name": spec.name,
+        "question": spec.question,
+        "study_file": getattr(spec, "text", ""),
+        "commands": [
+            f"metabench run {where}",
+            f"metabench figures {spec.name}",
+            f"metabench report {spec.name}",
+            f"metabench export {spec.name} --format csv",
+        ],
+        "empty": frame.empty,
+    }
+    if frame.empty:
+        return section
+    drawings = figures.draw(spec, frame)
+    caption = next(iter(drawings.values())).caption
+    constant, varied = captions.settings(frame)
+    rows = table.summary(frame)
+    return section | {
+        "numbers": captions.numbers(frame),
+        "failed": int((table.cells(frame)["status"] != "ok").sum()),
+        "measured": _measured(frame),
+        "verdicts": verdict.verdicts(frame),
+        "pictures": [_picture(name, drawing, spec) for name, drawing in drawings.items()],
+        "caption": {k: v for k, v in caption.items() if k not in ("Question", "Settings", "Varied")},
+        "tables": _tables(rows),
+        "open": len(rows) <= OPEN_ROWS,
+        "failures": _failures(frame),
+        "constant": constant,
+        "varied": varied,
+        "environment": captions.environment(frame),
+        "csv": _csv(frame),
+    }
+
+
+def _where(spec: "Spec") -> str:
+    """How a shell finds the study: its name if it is shipped, else its path from here."""
+    if shipped().get(spec.name) == spec.path:
+        return spec.name
+    path = Path(spec.path)
+    near = os.path.relpath(path) if path.is_absolute() else str(path)
+    return shlex.quote(path.name if near.startswith("..") else near)
+
+
+def _measured(frame: pd.DataFrame) -> str:
+    days = sorted(str(day)[:10] for day in frame["started"].dropna().unique())
+    if not days:
+        return ""
+    return days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+
+
+def _picture(name: str, drawing: figures.Drawing, spec: "Spec") -> Picture:
+    buffer = io.BytesIO()
+    figures.write(drawing.figure, buffer, "svg")
+    source = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+    inches = drawing.figure.get_figwidth()
+    alt = f"Figure {name}. {drawing.caption['Shown']} The numbers are in the table below."
+    return Picture(name, source, round(inches * PIXELS_PER_INCH), alt)
+
+
+def _tables(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """One table per problem, as heads and rows of texts; measures that no cell has are left out."""
+    shown = [m for m in metrics.SUMMARY if rows[m.column].notna().any()]
+    axes = [table.STEPS, *(axis for axis in table.AXES if axis in rows.columns)]
+    axes = [axis for axis in axes if rows[axis].notna().any()]
+    heads = [
+        *("inner steps" if a == table.STEPS else a for a in axes),
+        *(_head(m) for m in shown),
+        "n",
+        "failed",
+    ]
+    tables = []
+    for problem, group in rows.groupby("problem", sort=False):
+        body = [
+            {
+                "method": str(row["method"]),
+                "color": style.of(str(row["method"])).color,
+                "axes": [units.plain(row[a]) if pd.notna(row[a]) else "" for a in axes],
+                "values": [_value(row, m) for m in shown],
+                "n": _count(row),
+                "failed": row["failures"],
+            }
+            for row in group.to_dict("records")
+        ]
+        tables.append({"problem": problem, "heads": heads, "rows": body})
+    return tables
+
+
+def _head(metric: Metric) -> str:
+    if metric.column == metrics.RATIO.column:
+        return "times FOMAML"
+    return metric.title.replace("\n", " ")
+
+
+def _value(row: dict[Any, Any], metric: Metric) -> tuple[str, str]:
+    """A median and its interval as text."""
+    if pd.isna(row[metric.column]):
+        return "", ""
+    whole = metric.describe(*(row[metric.column + end] for end in ("", ".low", ".high")))
+    median, _, interval = whole.partition(" [")
+    return median, f"[{interval}" if interval else ""
+
+
+def _count(row: dict[Any, Any]) -> str:
+    """How many values the medians are of: tasks in all seeds, else cells."""
+    tasks = max(row[f"{m.column}.n"] for m in metrics.ERRORS.values())
+    seeds = f"{row['seeds']} seed{'' if row['seeds'] == 1 else 's'}"
+    return f"{tasks} tasks, {seeds}" if tasks else f"{row['cells'] - row['failed']} cells, {seeds}"
+
+
+def _failures(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Failures by kind and reason, the most frequent first, with the cells that they befell."""
+    cells = table.cells(frame)
+    bad = cells[cells["status"] != "ok"].copy()
+    bad["reason"] = bad["reason"].fillna("no reason recorded").str.split("\n").str[0].str.slice(0, 300)
+    found = []
+    for (status, reason), group in bad.groupby(["status", "reason"], sort=True):
+        shown = [{"id": row["id"], "what": _what(row)} for row in group.head(MOST_IDS).to_dict("records")]
+        more = len(group) - len(shown)
+        found.append({"status": status, "reason": reason, "n": len(group), "cells": shown, "more": more})
+    return sorted(found, key=lambda one: -one["n"])
+
+
+def _what(row: dict[Any, Any]) -> str:
+    steps = "" if pd.isna(row[table.STEPS]) else f", {row[table.STEPS]} inner steps"
+    return f"{row['method']} on {row['problem']}{steps}, {row['dtype']}, seed {row['seed']}"
+
+
+def _csv(frame: pd.DataFrame) -> dict[str, str]:
+    """The tidy table as a link that carries it, or only its size where it is too large for that."""
+    content = frame.to_csv(index=False).encode()
+    size = units.nbytes(len(content))
+    if len(content) > CSV_LIMIT:
+        return {"size": size, "source": ""}
+    return {"size": size, "source": "data:text/csv;base64," + base64.b64encode(content).decode()}

@@ -1,0 +1,206 @@
+"""One colour, marker and line per method across the project, found by the method's label.
+
+Families: exact MAML in black and greys with open markers; first-order methods in vermillion and orange;
+iMAML with CG on a ramp of blues, darker with more iterations (Neumann purples, Hessian-free olives); others
+in Okabe-Ito colours of their own. Every difference of colour is a difference of marker or line as well. A
+method nobody foresaw gets a style from a hash of its label, in colours that the known ones do not use.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from matplotlib import colors
+
+ONE_COLUMN = 3.3  # inches: one column of a two-column page
+FULL_WIDTH = 6.9  # inches: its text width
+
+RC: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so the same figure comes out on every machine
+    "font.size": 7.5,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "legend.handlelength": 2.6,
+    "legend.columnspacing": 1.4,
+    "legend.labelspacing": 0.35,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": "#444444",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.which": "major",
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.minor.size": 1.5,
+    "ytick.minor.size": 1.5,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.6,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "mathtext.default": "regular",
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "metabench",
+    "figure.constrained_layout.h_pad": 0.04,
+    "figure.constrained_layout.w_pad": 0.03,
+}
+
+Line = str | tuple[float, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a method is drawn; ``line`` is a matplotlib line style, ``filled`` the inside of the marker."""
+
+    color: str
+    marker: str
+    line: Line = "-"
+    filled: bool = True
+
+    def options(self, **changes: Any) -> dict[str, Any]:
+        """Keyword arguments for `Axes.plot`, with ``changes``."""
+        own = {
+            "color": self.color,
+            "marker": self.marker,
+            "linestyle": self.line,
+            "markerfacecolor": self.color if self.filled else "white",
+            "markeredgecolor": self.color,
+            "markeredgewidth": 0.8,
+        }
+        return own | changes
+
+
+KNOWN = {
+    "MAML, adjoint": Style("#000000", "o", "-", filled=False),
+    "MAML, unrolled": Style("#4d4d4d", "s", (0, (4, 1.5)), filled=False),
+    "MAML, checkpointed": Style("#777777", "^", (0, (4, 1.2, 1, 1.2)), filled=False),
+    "MAML, higher": Style("#999999", "D", (0, (1, 1.2)), filled=False),
+    "MAML": Style("#222222", "h", "-", filled=False),
+    "FOMAML": Style("#D55E00", "v", (0, (6, 1.5))),
+    "Reptile": Style("#E69F00", "<", (0, (2, 1))),
+    "iMAML, dense": Style("#009E73", "*", "-"),
+    "iMAML, authors' code": Style("#8C510A", "P", (0, (5, 1, 1, 1, 1, 1))),
+    "iMAML": Style("#2b5c8a", "H", "-"),
+}
+RAMPS = {  # label pattern -> colours from few to many iterations, line
+    r"iMAML, CG (\d+)": (("#92c5de", "#08205c"), "-"),
+    r"iMAML, Neumann (\d+)": (("#dfa0c8", "#6a1550"), (0, (3, 1.2))),
+    r"iMAML Hessian-free, CG (\d+)": (("#c9bd54", "#5a5200"), (0, (6, 1, 1, 1))),
+}
+RAMP_MARKERS = {1: "o", 2: "s", 5: "^", 10: "D", 20: "v", 50: "p", 100: "X"}
+ORDER = [
+    "MAML, adjoint",
+    "MAML, unrolled",
+    "MAML, checkpointed",
+    "MAML, higher",
+    "MAML",
+    "FOMAML",
+    "Reptile",
+    "iMAML, CG",
+    "iMAML, Neumann",
+    "iMAML, dense",
+    "iMAML Hessian-free",
+    "iMAML",
+]
+
+# Paul Tol's muted colours, as good for colour-blind readers and not used above.
+OTHER_COLORS = ["#882255", "#117733", "#999933", "#AA4499", "#44AA99", "#661100", "#332288", "#CC6677"]
+OTHER_MARKERS = ["h", "8", "p", "<", ">", "H", "d", "X"]
+OTHER_LINES: list[Line] = [
+    (0, (8, 1.5)),
+    (0, (1, 1, 3, 1)),
+    (0, (2, 2)),
+    (0, (5, 1, 5, 1, 1, 1)),
+    (0, (3, 1, 3, 3)),
+]
+
+
+def of(label: str) -> Style:
+    """The style of a method's label; the same one wherever and whenever it is asked for."""
+    return _variant(label, 0)
+
+
+def styles(labels: Iterable[str]) -> dict[str, Style]:
+    """A style for each label, pairwise different; only labels whose hashes collide differ from `of`."""
+    found: dict[str, Style] = {}
+    taken: set[Style] = set()
+    for label in sorted(set(labels), key=lambda s: (base(s) != s, s)):
+        shift = 0
+        while (style := _variant(label, shift)) in taken and shift < 1000:
+            shift += 1
+        found[label] = style
+        taken.add(style)
+    return {label: found[label] for label in ordered(found)}
+
+
+def ordered(labels: Iterable[str]) -> list[str]:
+    """Labels in the order of every legend and table: exact, first-order, implicit, others; 5 before 10."""
+    return sorted(set(labels), key=rank)
+
+
+def rank(label: str) -> tuple[int, tuple[tuple[int, float, str], ...]]:
+    """Sort key of `ordered`."""
+    families = [i for i, family in enumerate(ORDER) if label.startswith(family)]
+    parts = re.split(r"(\d+(?:\.\d+)?)", label)
+    return min(families, default=len(ORDER)), tuple(
+        (0, float(p), "") if i % 2 else (1, 0.0, p.lower()) for i, p in enumerate(parts)
+    )
+
+
+def base(label: str) -> str:
+    """The longest known beginning of a label, up to a comma; the label itself if there is none."""
+    parts = label.split(", ")
+    for n in range(len(parts), 0, -1):
+        head = ", ".join(parts[:n])
+        if _known(head) is not None:
+            return head
+    return label
+
+
+def _known(label: str) -> Style | None:
+    if label in KNOWN:
+        return KNOWN[label]
+    for pattern, ((few, many), line) in RAMPS.items():
+        if found := re.fullmatch(pattern, label):
+            n = int(found[1])
+            share = min(1.0, math.log(max(n, 1)) / math.log(20))
+            return Style(
+                _mix(few, many, share), RAMP_MARKERS.get(n) or _pick(OTHER_MARKERS, label, "marker"), line
+            )
+    return None
+
+
+def _variant(label: str, shift: int) -> Style:
+    head = base(label)
+    known = _known(head)
+    if known is not None and head == label and shift == 0:
+        return known
+    marker = _pick(OTHER_MARKERS, label, "marker", shift)
+    line = _pick(OTHER_LINES, label, "line", shift // len(OTHER_MARKERS))
+    if known is not None:  # a variant of a known method keeps its colour
+        return replace(known, marker=marker, line=line)
+    return Style(_pick(OTHER_COLORS, label, "color", shift), marker, line)
+
+
+def _pick(choices: list[Any], label: str, what: str, shift: int = 0) -> Any:
+    digest = hashlib.sha256(f"{what}:{label}".encode()).digest()
+    return choices[(int.from_bytes(digest[:8], "big") + shift) % len(choices)]
+
+
+def _mix(start: str, end: str, share: float) -> str:
+    (r, g, b), (r1, g1, b1) = colors.to_rgb(start), colors.to_rgb(end)
+    return colors.to_hex((r + share * (r1 - r), g + share * (g1 - g), b + share * (b1 - b)))

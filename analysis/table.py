@@ -1,0 +1,226 @@
+"""Records -> one tidy frame, and the frame -> the summary that every figure and report rests on.
+
+Rows of `frame` are tasks of cells. Columns:
+
+- ``id study status reason started seconds`` and the cell's description, flattened with dots (``seed``,
+  ``problem.name``, ``method.inner.steps``, ...); lists are text. ``problem`` and ``method`` are display
+  labels, ``steps`` is the number of inner steps (of the inner solver, or the method's own).
+- per task: ``task``, ``error.R cosine.R norm_ratio.R missing.R`` for each reference R ("maml", "implicit"),
+  ``how.R``, ``stationarity query_loss query_accuracy converged meta_grad_norm`` and ``stats.*``.
+- per cell, repeated on each of its rows: ``time.*`` (seconds; ``ratio`` is the median over rounds of the
+  method's time to the reference method's in the same round, ``control_ratio`` that of the reference method to
+  itself; ``_low`` and ``_high`` are bootstrap intervals over rounds), ``tensor_bytes.*`` and ``resident.*``
+  (bytes), ``calls.*`` per task (``derivatives`` = gradients + Hessian products), ``environment.*``,
+  ``pass_seconds.*``.
+
+A cell whose accuracy pass left nothing (not asked for, or failed) has a single row, without a task.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import labels, metrics, stats, style, units
+
+REFERENCES = ("maml", "implicit")
+STEPS = "steps"
+AXES = (
+    "dtype",
+    "device",
+    "threads",
+    "n_tasks",
+    "split",
+)  # what may be swept besides method, problem, steps, seed
+
+_TEXT = [
+    "id",
+    "study",
+    "status",
+    "reason",
+    "problem",
+    "method",
+    "problem.name",
+    "method.name",
+    "dtype",
+    "device",
+]
+_TEXT += [
+    "split",
+    "started",
+    "resident.missing",
+    *(f"{kind}.{r}" for r in REFERENCES for kind in ("missing", "how")),
+]
+_NUMBERS = ["seed", "task", "threads", "n_tasks", STEPS, "stationarity", "query_loss", "query_accuracy"]
+_NUMBERS += ["meta_grad_norm", "seconds"]
+_NUMBERS += [f"{kind}.{r}" for r in REFERENCES for kind in ("error", "cosine", "norm_ratio")]
+_NUMBERS += [f"time.{k}{end}" for k in ("ratio", "control_ratio") for end in ("", "_low", "_high")]
+_NUMBERS += ["time.median_s", "time.low_s", "time.high_s", "time.reference_median_s", "time.rounds"]
+_NUMBERS += ["tensor_bytes.peak", "tensor_bytes.n_params", "resident.growth_bytes", "resident.peak_bytes"]
+_NUMBERS += ["calls.derivatives"]
+_WHOLE = {"seed", "task", "threads", "n_tasks", STEPS}
+CORE = (*_TEXT, *_NUMBERS, "converged")  # columns that are always there
+
+
+def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
+    """The tidy frame of any number of records, sorted; its `CORE` columns exist even without records."""
+    rows = [row for record in records for row in _rows(record)]
+    table = pd.DataFrame(rows)
+    table = table.reindex(columns=[*CORE, *(c for c in table.columns if c not in CORE)])
+    for column in table.columns:
+        if column in _NUMBERS or column.startswith(("stats.", "calls.", "pass_seconds.")):
+            table[column] = pd.to_numeric(table[column]).astype("Int64" if column in _WHOLE else "float64")
+        elif column == "converged":
+            table[column] = table[column].astype("boolean")
+        elif column in _TEXT or _mixed(table[column]):
+            table[column] = table[column].map(units.plain, na_action="ignore").astype("string")
+    if records:
+        table = _with_labels(table, {r["id"]: r["cell"] for r in records})
+    return table
+
+
+def cells(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell."""
+    return table.drop_duplicates("id")
+
+
+def swept(table: pd.DataFrame) -> list[str]:
+    """Which of `AXES` take several values within one problem."""
+    by_problem = table.groupby("problem", dropna=False)
+    return [axis for axis in AXES if by_problem[axis].nunique().max() > 1]
+
+
+def with_axes(table: pd.DataFrame) -> pd.DataFrame:
+    """The same rows with swept `AXES` appended to the method's label, so that no curve mixes two settings."""
+    named = table.copy()
+    for axis in swept(table):
+        name = "" if axis in ("dtype", "device") else labels.pretty(axis) + " "
+        named["method"] = named["method"] + ", " + name + named[axis].astype("str")
+    return named
+
+
+def failures(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Cells that did not end well, counted: columns ``by``, ``status``, ``n``."""
+    bad = cells(table)
+    bad = bad[bad["status"] != "ok"]
+    return bad.groupby([*by, "status"], dropna=False, sort=False).size().reset_index(name="n")
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per problem, method and number of inner steps (and whatever else was swept).
+
+    For each of `metrics.SUMMARY` the median, its interval (``.low``, ``.high``; NaN where one value gives
+    none) and how many values it is of (``.n``); and ``cells``, ``seeds``, ``failed``, ``failures`` (as text).
+    """
+    by = ["problem", "method", STEPS, *swept(table)]
+    everything = cells(table).groupby(by, dropna=False, sort=False)
+    rows = everything.agg(cells=("id", "size"), seeds=("seed", "nunique")).reset_index()
+    for metric in metrics.SUMMARY:
+        found = stats.summarise(table, by, metric).drop(columns="n_groups")
+        names = {"median": metric.column, **{k: f"{metric.column}.{k}" for k in ("low", "high", "n")}}
+        rows = _join(rows, found.rename(columns=names), by)
+        rows[names["n"]] = rows[names["n"]].fillna(0).astype(int)
+    failed = failures(table, by)
+    failed["failures"] = failed["n"].astype("str") + " " + failed["status"]
+    failed = failed.groupby(by, dropna=False, sort=False).agg(
+        failed=("n", "sum"), failures=("failures", ", ".join)
+    )
+    rows = _join(rows, failed.reset_index(), by)
+    return rows.assign(failed=rows["failed"].fillna(0).astype(int), failures=rows["failures"].fillna(""))
+
+
+def _mixed(column: pd.Series) -> bool:
+    # One field name may be a number in one plugin and a word in another; no file format takes both.
+    kinds = {type(v) for v in column.dropna()} if column.dtype == object else set()
+    return len(kinds) > 1 and not kinds <= {int, float}
+
+
+def _join(left: pd.DataFrame, right: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    types = {column: left[column].dtype for column in by}  # an empty or all-missing right side has lost them
+    return left.merge(right.astype(types), on=by, how="left")
+
+
+def _with_labels(table: pd.DataFrame, descriptions: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    ids = list(descriptions)
+    problems = [descriptions[i]["problem"] for i in ids]
+    names = labels.distinguish(
+        [labels.problem(p) for p in problems], [labels.flatten(p) for p in problems], [None] * len(ids)
+    )
+    methods = [descriptions[i]["method"] for i in ids]
+    flat = [labels.flatten(m) for m in methods]
+    plain = labels.mixed_inner([labels.method(m) for m in methods], flat, names)
+    table["problem"] = table["id"].map(dict(zip(ids, names, strict=True)))
+    table["method"] = table["id"].map(dict(zip(ids, labels.distinguish(plain, flat, names), strict=True)))
+    order = table.assign(_problem=table["problem"].map(style.rank), _method=table["method"].map(style.rank))
+    keys = ["_problem", "_method", STEPS, *AXES, "seed", "id", "task"]
+    return table.loc[order.sort_values(keys, na_position="first", kind="stable").index].reset_index(drop=True)
+
+
+def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
+    cell = {k: v for k, v in record["cell"].items() if k != "passes"}
+    common: dict[str, Any] = {k: record.get(k) for k in ("id", "study", "status", "started", "seconds")}
+    common["reason"] = (record.get("reason") or {}).get("message")
+    common |= labels.flatten(cell) | {"passes": "+".join(record["cell"].get("passes", []))}
+    common[STEPS] = common.get("method.inner.steps", common.get("method.steps"))
+    common |= _time(record.get("time") or {})
+    for part in ("tensor_bytes", "resident", "calls", "environment", "pass_seconds"):
+        common |= {
+            f"{part}.{k}": v for k, v in (record.get(part) or {}).items() if not isinstance(v, dict | list)
+        }
+    calls = record.get("calls")
+    if calls:
+        common["calls.derivatives"] = sum(
+            calls.get(k, 0) for k in ("inner_grads", "inner_hvps", "outer_grads")
+        )
+    return [common | task for task in _tasks(record.get("accuracy") or {})]
+
+
+def _tasks(accuracy: dict[str, Any]) -> list[dict[str, Any]]:
+    per_task: dict[str, list[Any] | None] = {k: accuracy.get(k) for k in ("converged", "meta_grad_norm")}
+    per_task |= accuracy.get("adapted") or {}
+    per_task |= {f"stats.{k}": v for k, v in (accuracy.get("stats") or {}).items()}
+    constant: dict[str, Any] = {"meta_grad_sha256": accuracy.get("meta_grad_sha256")} if accuracy else {}
+    missing: dict[str, dict[str, str]] = {}
+    for name, reference in (accuracy.get("references") or {}).items():
+        if "missing" in reference:
+            constant[f"missing.{name}"] = reference["missing"]
+            continue
+        constant[f"how.{name}"] = reference.get("how")
+        per_task |= {
+            f"{short}.{name}": reference.get(long)
+            for short, long in (
+                ("error", "relative_error"),
+                ("cosine", "cosine"),
+                ("norm_ratio", "norm_ratio"),
+            )
+        }
+        missing[f"missing.{name}"] = reference.get("missing_tasks") or {}
+    known = {k: v for k, v in per_task.items() if v is not None}
+    n = max(map(len, known.values()), default=0)
+    if n == 0:
+        return [constant]
+    return [
+        constant
+        | {"task": i}
+        | {k: v[i] for k, v in known.items()}
+        | {k: reasons[str(i)] for k, reasons in missing.items() if str(i) in reasons}
+        for i in range(n)
+    ]
+
+
+def _time(time: dict[str, Any]) -> dict[str, float]:
+    samples = np.array(time.get("samples_s") or [], dtype=float)
+    reference, control = (np.array(time.get(k) or [], dtype=float) for k in ("reference_s", "control_s"))
+    if len(samples) == 0:
+        return {}
+    own = stats.bootstrap(samples)
+    found = {"time.median_s": own.median, "time.low_s": own.low, "time.high_s": own.high}
+    found["time.rounds"] = len(samples)
+    for name, values in (("ratio", samples), ("control_ratio", control)):
+        if len(reference) and len(values) == len(reference):
+            paired = stats.bootstrap(values / reference)
+            ends = {f"time.{name}_low": paired.low, f"time.{name}_high": paired.high}
+            found |= {f"time.{name}": paired.median} | ends
+    if len(reference):
+        found["time.reference_median_s"] = float(np.median(reference))
+    return found

@@ -1,0 +1,177 @@
+"""The answer of a study in words, computed from its records: closest, cheapest, exact, how memory grows.
+
+Exact methods (MAML in all its forms) are named apart from approximations, and only if their error really is
+rounding: at most the square root of the dtype's precision. Whether two approximations differ is decided on
+the differences of their errors on the same tasks.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis import stats, style, table, units
+from analysis.metrics import CALLS, ERRORS, RATIO, SECONDS, TENSOR_BYTES, Metric
+
+ROUNDING = {"float64": 1.5e-8, "float32": 3.5e-4, "bfloat16": 0.09, "float16": 0.032}
+CLOSE = 0.1  # "within 10 % error"
+Rows = dict[str, dict[Any, Any]]  # method -> row of the summary
+REFERENCES = {"maml": "exact MAML", "implicit": "the exact implicit gradient"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one problem says at one setting: (term, text) pairs."""
+
+    title: str
+    items: list[tuple[str, str]]
+
+
+def verdicts(frame: pd.DataFrame) -> list[Verdict]:
+    """For every problem, at the smallest and the largest number of inner steps; and how memory grows."""
+    frame = table.with_axes(frame)
+    found = []
+    for problem in dict.fromkeys(frame["problem"]):
+        here = frame[frame["problem"] == problem]
+        steps = sorted(int(k) for k in here[table.STEPS].dropna().unique())
+        for k in dict.fromkeys([steps[0], steps[-1]]) if steps else [None]:
+            rows = here if k is None else here[here[table.STEPS].isna() | (here[table.STEPS] == k)]
+            title = problem if k is None else f"{problem}, {k} inner step{'' if k == 1 else 's'}"
+            found.append(Verdict(title, _items(rows)))
+        if len(steps) > 1 and (grown := _growth(here, steps[0], steps[-1])):
+            found.append(Verdict(f"{problem}, from {steps[0]} to {steps[-1]} inner steps", [grown]))
+    return found
+
+
+def _items(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    names = dict(zip(frame["method"], frame["method.name"], strict=True))
+    rows = {
+        method: row | {"exact": str(names[method]).split("-")[0] == "maml"}
+        for row in table.summary(frame).to_dict("records")
+        if row["cells"] > row["failed"] and (method := str(row["method"]))
+    }
+    if not rows:
+        return [("No verdict", f"no cell ended well: {_statuses(frame)}.")]
+    items = []
+    known = [name for name, metric in ERRORS.items() if _with(rows, metric)]
+    for name in known:
+        items += _accuracy(frame, rows, name)
+    if "maml" not in known and frame["task"].notna().any():
+        reasons = frame["missing.maml"].dropna()
+        why = reasons.mode().iloc[0] if len(reasons) else "no error was recorded"
+        items.append(("Distance to exact MAML", f"not known: {why}."))
+    return items if known else items + _costs(rows)
+
+
+def _accuracy(frame: pd.DataFrame, rows: Rows, name: str) -> list[tuple[str, str]]:
+    metric, reference = ERRORS[name], REFERENCES[name]
+    rows = _with(rows, metric)
+    errors = {method: row[metric.column] for method, row in rows.items()}
+    bound = ROUNDING.get(str(frame["dtype"].iloc[0]), ROUNDING["float32"])
+    promised = [m for m in rows if name == "maml" and rows[m]["exact"]]
+    exact = [m for m in promised if errors[m] <= bound]
+    items = []
+    if approximate := [m for m in rows if m not in promised]:
+        best = min(approximate, key=errors.__getitem__)
+        text = f"{best}: relative error {_described(rows[best], metric)}{_at(rows[best])}."
+        if ties := _ties(frame, metric, best, approximate):
+            text += f" Not told apart from it: {'; '.join(ties)}."
+    else:
+        text = "no approximate method has an error."
+    items.append((f"Closest {'approximation ' if exact else ''}to {reference}", text))
+    if name == "maml":
+        close = {m: row for m, row in rows.items() if errors[m] <= CLOSE}
+        items.append((f"Cheapest within {CLOSE:.0%} error", _cheapest(close)))
+    if exact:
+        worst = metric.format(max(errors[m] for m in exact))
+        text = f"{'; '.join(exact)}: median relative error at most {worst}"
+        fastest = f". Cheapest: {_cheapest({m: rows[m] for m in exact})}"
+        items.append(
+            ("Exact up to rounding", text + (fastest if len(exact) > 1 else f"{_at(rows[exact[0]])}."))
+        )
+    for method in promised:
+        if method not in exact:
+            text = f"{method} should be exact, but its relative error {_described(rows[method], metric)}"
+            items.append(
+                ("Not as promised", f"{text} is more than rounding ({units.digits(bound)}) explains.")
+            )
+    return items
+
+
+def _ties(frame: pd.DataFrame, metric: Metric, best: str, others: list[str]) -> list[str]:
+    """Methods whose error differs from the best one's by nothing certain, task by task."""
+    ok = frame[(frame["status"] == "ok") & frame["method"].isin(others)]
+    errors = ok.pivot_table(index=["seed", "task"], columns="method", values=metric.column)
+    tied = []
+    for other in style.ordered(m for m in others if m != best and m in errors):
+        difference = (errors[other] - errors[best]).dropna()
+        seeds = difference.index.get_level_values("seed").to_numpy()
+        interval = stats.hierarchical(difference.to_numpy(), seeds)
+        if interval.n > 0 and (interval.median <= 0 or interval.low <= 0):
+            tied.append(other)
+    return tied
+
+
+def _cheapest(rows: Rows) -> str:
+    """The cheapest of ``rows`` by the first measure that all of them have."""
+    if not rows:
+        return "no method."
+    for metric in (RATIO, SECONDS, CALLS, TENSOR_BYTES):
+        if len(_with(rows, metric)) == len(rows):
+            best = min(rows, key=lambda method: rows[method][metric.column])
+            return f"{best}{_at(rows[best])}."
+    return f"{'; '.join(rows)} (cost not measured)."
+
+
+def _costs(rows: Rows) -> list[tuple[str, str]]:
+    """The extremes of what was measured, where no error was."""
+    items = []
+    ends_of = (("Fastest", "slowest", SECONDS), ("Least memory", "most", TENSOR_BYTES))
+    for term, opposite, metric in (*ends_of, ("Fewest oracle calls", "most", CALLS)):
+        known = {method: row[metric.column] for method, row in _with(rows, metric).items()}
+        if known:
+            low, high = min(known.values()), max(known.values())
+            best, worst = ([m for m in known if known[m] == end] for end in (low, high))
+            text = f"{'; '.join(best)} with {_described(rows[best[0]], metric)}"
+            if high > low:
+                text += f"; {opposite}: {'; '.join(worst)} with {_described(rows[worst[0]], metric)}"
+            items.append((term, f"{text}."))
+    return items or [("No verdict", "neither an error nor a cost was measured.")]
+
+
+def _growth(frame: pd.DataFrame, first: int, last: int) -> tuple[str, str] | None:
+    """By which factor the peak of the tensor bytes grows with inner steps, per method."""
+    points = stats.summarise(frame, ["method", table.STEPS], TENSOR_BYTES)
+    points = points.pivot_table(index="method", columns=table.STEPS, values="median")
+    if first not in points or last not in points:
+        return None
+    factors = (points[last] / points[first]).dropna()
+    parts = [f"{m}: {units.digits(factors[m], 3)}" for m in style.ordered(factors.index)]
+    return ("Factor by which peak tensor bytes grow", "; ".join(parts) + ".") if parts else None
+
+
+def _with(rows: Rows, metric: Metric) -> Rows:
+    return {method: row for method, row in rows.items() if pd.notna(row[metric.column])}
+
+
+def _at(row: dict[Any, Any]) -> str:
+    """Text such as " at 2.1 ms (3.2 times FOMAML) and 1.2 MiB", as far as it is known."""
+    parts = []
+    if pd.notna(row[SECONDS.column]):
+        known = pd.notna(row[RATIO.column])
+        ratio = f" ({units.digits(row[RATIO.column], 3)} times FOMAML)" if known else ""
+        parts.append(units.seconds(row[SECONDS.column]) + ratio)
+    if pd.notna(row[TENSOR_BYTES.column]):
+        parts.append(units.nbytes(row[TENSOR_BYTES.column]))
+    if not parts and pd.notna(row[CALLS.column]):
+        parts.append(f"{units.count(row[CALLS.column])} gradients and Hessian products")
+    return " at " + " and ".join(parts) if parts else ""
+
+
+def _described(row: dict[Any, Any], metric: Metric) -> str:
+    return metric.describe(*(row[metric.column + end] for end in ("", ".low", ".high")))
+
+
+def _statuses(frame: pd.DataFrame) -> str:
+    counts = table.cells(frame)["status"].value_counts().sort_index()
+    return ", ".join(f"{n} {status}" for status, n in counts.items())

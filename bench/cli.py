@@ -1,0 +1,258 @@
+"""The command line: verbs, options, help and exit codes.
+
+Verbs are thin; what they do lies in `bench.cli_*` and is imported only when called, so that help is instant.
+This is the one place that joins `bench` with `methods` (through the registry's entry points) and `analysis`.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from bench.errors import UsageError
+
+USAGE = 2
+BROKEN_PIPE = 1  # as rich and typer say it where they notice first
+
+EXIT_CODES = """Exit codes: 0 all done; 1 some cells (or checks) failed; 2 wrong usage; 3 nothing measured;
+130 interrupted. A declined cell is no failure: its method or problem gave a reason, which `status` shows."""
+
+app = typer.Typer(
+    help="Benchmarks and ablations of meta-gradients: accuracy against exact MAML, time and memory.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data = typer.Typer(help="Data sets: download them, or say where a copy must lie.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+Study = Annotated[
+    str,
+    typer.Argument(
+        help="A shipped study's name (see `metabench list study`) or a TOML file.", metavar="STUDY"
+    ),
+]
+Studies = Annotated[list[str], typer.Argument(help="Names of studies or TOML files.", metavar="STUDY...")]
+Results = Annotated[Path, typer.Option("--results", help="Folder of all results.", metavar="DIR")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+AllRecords = Annotated[bool, typer.Option("--all", help="Also records of earlier versions of the study.")]
+RESULTS = Path("results")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line on ``arguments`` (default: those of the process) and exit with its code."""
+    try:
+        try:
+            app(arguments, prog_name="metabench")
+        finally:
+            sys.stdout.flush()
+    except UsageError as error:
+        print(f"metabench: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+    except BrokenPipeError:
+        # What is still buffered must not raise again when the interpreter closes its files.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)
+
+
+def _examples(*commands: str) -> str:
+    return "Examples:\n\n" + "\n".join(f"- `metabench {command}`" for command in commands)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"metabench {version('metabench')} (torch {version('torch')}, Python {sys.version.split()[0]})")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print versions and exit.")
+    ] = False,
+) -> None: ...
+
+
+@app.command("list", epilog=_examples("list", "list linear", "list study --json"))
+def list_(
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="Only this kind: method, inner, linear, curvature, problem, network or study."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show every plugin and study: one line each, and its fields with defaults and allowed values."""
+    from bench import cli_list
+
+    cli_list.show(kind, json)
+
+
+@app.command(epilog=_examples("plan demo", "plan my/study.toml --cells", "plan accuracy_vs_steps --json"))
+def plan(
+    study: Study,
+    results: Results = RESULTS,
+    cells: Annotated[bool, typer.Option("--cells", help="One line for each cell.")] = False,
+    json: Json = False,
+) -> None:
+    """Show the cells of a study, how many there are and what is done already. Runs nothing."""
+    from bench import cli_plan
+
+    cli_plan.plan(study, results, cells, json)
+
+
+@app.command(
+    epilog=_examples(
+        "run demo", "run my/study.toml -j 8 --retry-failed", "run demo --cell 3f2a --force --jobs 0"
+    )
+)
+def run(
+    study: Study,
+    jobs: Annotated[
+        int,
+        typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 runs in this process, without limits."),
+    ] = 1,
+    results: Results = RESULTS,
+    cell: Annotated[
+        str | None, typer.Option("--cell", help="Only this cell: the first letters of its id.", metavar="ID")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run again although done.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")] = False,
+) -> None:
+    """Run what is missing of a study. Safe to stop at any time: running again goes on where it stopped.
+
+    Exits with 0 if every cell of the study is ok or declined, 1 if some failed (or did not converge),
+    3 if nothing was measured at all, 130 on Ctrl-C.
+    """
+    from bench import cli_run
+
+    raise typer.Exit(cli_run.run(study, jobs, results, cell, force, retry_failed))
+
+
+@app.command(epilog=_examples("status demo", "status demo --results results/reference --json"))
+def status(study: Study, results: Results = RESULTS, json: Json = False) -> None:
+    """Show what is done, failed and missing, and the failures by kind.
+
+    Exits with 0 if all is done, 1 if some cells failed or are missing, 3 if nothing was measured.
+    """
+    from bench import cli_plan
+
+    raise typer.Exit(cli_plan.status(study, results, json))
+
+
+@app.command(epilog=_examples("show 3f2a", "show 3f2a --study demo --json"))
+def show(
+    cell: Annotated[str, typer.Argument(help="The first letters of a cell's id.", metavar="CELL")],
+    results: Results = RESULTS,
+    study: Annotated[str | None, typer.Option("--study", help="Look in this study only.")] = None,
+    json: Json = False,
+) -> None:
+    """Show one record: settings, metrics, cost or failure, and the command that runs it again."""
+    from bench import cli_show
+
+    cli_show.show(cell, results, study, json)
+
+
+@app.command(
+    epilog=_examples(
+        "export demo", "export demo --output demo.parquet", "export demo --format json --output -"
+    )
+)
+def export(
+    study: Study,
+    format: Annotated[
+        Literal["csv", "parquet", "json"] | None,
+        typer.Option("--format", help="Default: as the output file ends, else csv."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output", "-o", help="- for stdout; default RESULTS/STUDY/STUDY.FORMAT.", metavar="FILE"
+        ),
+    ] = None,
+    results: Results = RESULTS,
+    everything: AllRecords = False,
+) -> None:
+    """Write the records: csv and parquet one row per cell and task, json the full records."""
+    from bench import cli_output
+
+    raise typer.Exit(cli_output.export(study, format, output, results, everything))
+
+
+@app.command(epilog=_examples("compact accuracy_vs_steps"))
+def compact(studies: Studies, results: Results = RESULTS) -> None:
+    """Move the loose records of a study into one Parquet file. Every verb reads both."""
+    from bench import cli_output
+
+    raise typer.Exit(cli_output.compact(studies, results))
+
+
+@app.command(epilog=_examples("figures demo", "figures cost_vs_steps --results results/reference"))
+def figures(studies: Studies, results: Results = RESULTS, everything: AllRecords = False) -> None:
+    """Draw the figures of a study from its stored records: PDF, SVG and PNG, with a caption file each."""
+    from bench import cli_output
+
+    raise typer.Exit(cli_output.figures(studies, results, everything))
+
+
+@app.command(epilog=_examples("report demo", "report accuracy_vs_steps cost_vs_steps --output page.html"))
+def report(
+    studies: Studies,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: RESULTS/report.html.", metavar="FILE")
+    ] = None,
+    results: Results = RESULTS,
+    everything: AllRecords = False,
+) -> None:
+    """Build one self-contained HTML page on one or several studies from their stored records."""
+    from bench import cli_output
+
+    raise typer.Exit(cli_output.report(studies, output, results, everything))
+
+
+@app.command(
+    epilog=_examples("check imaml", "check linear:conjugate_gradient problem:sinusoid", "check all --json")
+)
+def check(
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            help="A METHOD, KIND:NAME (such as linear:dense), KIND:all, or all.", metavar="TARGET..."
+        ),
+    ],
+    json: Json = False,
+) -> None:
+    """Run the conformance battery on plugins, your own included. Exits with 1 if a check fails.
+
+    Prints every check of a single plugin, of several only those that failed.
+    """
+    from bench import cli_check
+
+    raise typer.Exit(cli_check.check(targets, json))
+
+
+@data.command("get", epilog=_examples("data get omniglot"))
+def data_get(
+    name: Annotated[str, typer.Argument(help="The data set's name; `metabench doctor` lists them.")],
+) -> None:
+    """Download a data set with checksum and progress, or say where your own copy must lie."""
+    from bench import cli_check
+
+    cli_check.get_data(name)
+
+
+@app.command(epilog=_examples("doctor", "doctor --json"))
+def doctor(json: Json = False) -> None:
+    """Look at this machine: torch, threads, CUDA, which meters work, data, caches, Slurm, plugins.
+
+    Exits with 1 if a meter measures wrongly or a plugin is broken; what is merely absent is no error.
+    """
+    from bench import doctor
+
+    raise typer.Exit(doctor.show(json))

@@ -1,0 +1,112 @@
+"""What is made of stored records: exports, figures, the report, the compacted file."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.cli_standing import command, read
+from bench.cli_study import load_for_reading, records
+from bench.cli_text import say, size, warn
+from bench.disk import write_whole
+from bench.errors import UsageError
+from bench.record import Store
+from bench.spec import Spec
+
+NOTHING = 3
+FORMATS = ("csv", "parquet", "json")
+
+
+def export(study: str, format: str | None, output: str | None, results: Path, everything: bool) -> int:
+    """Write the records of a study: the tidy table (csv, parquet) or the full records (json)."""
+    format = format or _format_of(output)
+    of = load_for_reading(study, results)
+    found = _records(of, study, results, everything)
+    if not found:
+        return NOTHING
+    content = _content(found, format)
+    if output == "-":
+        if format == "parquet" and sys.stdout.isatty():
+            raise UsageError("Parquet is no text for a terminal; give --output FILE or pipe it on")
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        return 0
+    path = Path(output) if output else results / of.name / f"{of.name}.{format}"
+    write_whole(path, content)
+    say(f"{len(found):,} records in {path} ({size(path.stat().st_size)})")
+    return 0
+
+
+def compact(studies: list[str], results: Path) -> int:
+    """Move the loose records of each study into its Parquet file."""
+    code = 0
+    for study in studies:
+        of = load_for_reading(study, results)
+        store = Store(results, of.name)
+        stored = read(store)
+        if not stored:
+            _say_nothing(study, results)
+            code = NOTHING
+            continue
+        path = store.compact()
+        say(f"{len(stored):,} records in {path} ({size(path.stat().st_size)})")
+    return code
+
+
+def figures(studies: list[str], results: Path, everything: bool) -> int:
+    """Draw and save the figures of each study."""
+    from analysis import figures, table
+
+    code = 0
+    for study in studies:
+        of = load_for_reading(study, results)
+        found = _records(of, study, results, everything)
+        if not found:
+            code = NOTHING
+            continue
+        for path in figures.save(figures.draw(of, table.frame(found)), results / of.name / "figures"):
+            say(str(path))
+    return code
+
+
+def report(studies: list[str], output: Path | None, results: Path, everything: bool) -> int:
+    """Build one page on all ``studies`` that have records."""
+    from analysis import report
+
+    pairs = []
+    for study in studies:
+        of = load_for_reading(study, results)
+        found = _records(of, study, results, everything)
+        if found:
+            pairs.append((of, found))
+    if not pairs:
+        return NOTHING
+    path = report.build(pairs, output or results / "report.html")
+    say(f"report on {', '.join(of.name for of, _ in pairs)}: {path} ({size(path.stat().st_size)})")
+    return 0 if len(pairs) == len(studies) else NOTHING
+
+
+def _records(of: Spec, study: str, results: Path, everything: bool) -> list[dict[str, Any]]:
+    found = records(of, results, everything)
+    if not found:
+        _say_nothing(study, results)
+    return found
+
+
+def _say_nothing(study: str, results: Path) -> None:
+    warn(f"nothing is measured of {study} under {results}; first: {command('run', study, results)}")
+
+
+def _format_of(output: str | None) -> str:
+    ending = Path(output or "").suffix.lstrip(".")
+    return ending if ending in FORMATS else "csv"
+
+
+def _content(found: list[dict[str, Any]], format: str) -> bytes:
+    if format == "json":
+        return json.dumps(found, indent=1, ensure_ascii=False).encode() + b"\n"
+    from analysis.table import frame
+
+    if format == "csv":
+        return frame(found).to_csv(index=False).encode()
+    return frame(found).to_parquet(index=False)

@@ -1,0 +1,76 @@
+"""`metabench plan` and `metabench status`: the cells of a study and what has become of them."""
+
+from pathlib import Path
+from typing import Any
+
+from bench.cells import expand
+from bench.cli_label import label, varying
+from bench.cli_standing import MISSING, Standing, command, counted, say_failures, standing
+from bench.cli_study import load
+from bench.cli_text import columns, say, say_json
+from bench.record import Store
+
+
+def plan(study: str, results: Path, cells: bool, json: bool) -> None:
+    """Print the cells of a study: count, groups (or one line each), and what is done."""
+    of = _of(study, results)
+    if json:
+        listed = [{"id": c.id, "status": of.state(c), "cell": c.description} for c in of.cells]
+        say_json(_head(of) | {"cells": listed})
+        return
+    say(f"{of.spec.name}: {of.spec.question}", style="bold")
+    say(f"{len(of.cells):,} cells: {counted(map(of.state, of.cells))}")
+    say()
+    if cells:
+        labels = of.labels()
+        rows = [(cell.id, of.state(cell), labels[cell.id]) for cell in of.cells]
+    else:
+        rows = _groups(of)
+    for line in columns(rows):
+        say(line)
+    if of.counts()[MISSING]:
+        say()
+        say(f"next: {command('run', study, results)}")
+
+
+def status(study: str, results: Path, json: bool) -> int:
+    """Print how far a study is and what failed. Returns the exit code."""
+    of = _of(study, results)
+    if json:
+        say_json(_head(of) | {"failures": of.failures()})
+        return of.code()
+    say(f"{of.spec.name}: {len(of.cells):,} cells: {counted(map(of.state, of.cells))}", style="bold")
+    say_failures(of, results)
+    say()
+    if of.counts()[MISSING]:
+        say(f"next: {command('run', study, results)}")
+    else:
+        say(f"next: {command('report', study, results)}")
+        if of.code():
+            say(f"  or: {command('run', study, results)} --retry-failed")
+    return of.code()
+
+
+def _of(study: str, results: Path) -> Standing:
+    spec = load(study, results)
+    return standing(spec, expand(spec), Store(results, spec.name))
+
+
+def _head(of: Standing) -> dict[str, Any]:
+    return {
+        "study": of.spec.name,
+        "question": of.spec.question,
+        "file": str(of.spec.path),
+        "count": len(of.cells),
+        "states": of.counts(),
+    }
+
+
+def _groups(of: Standing) -> list[tuple[object, ...]]:
+    """One row per problem and method: how many cells, in which states."""
+    keys = varying(cell.description for cell in of.cells)
+    groups: dict[tuple[str, str], list[str]] = {}
+    for cell in of.cells:
+        problem = label({"problem": cell.description["problem"]}, keys)
+        groups.setdefault((problem, cell.description["method"]["name"]), []).append(of.state(cell))
+    return [(*group, len(states), counted(states)) for group, states in groups.items()]

@@ -1,0 +1,113 @@
+"""`metabench run`: run what is missing of a study, show how it goes, say what came of it."""
+
+import time
+from pathlib import Path
+
+from bench.cells import Cell, expand
+from bench.cli_label import label, varying
+from bench.cli_progress import display
+from bench.cli_standing import (
+    FINE,
+    MEASURED,
+    Standing,
+    command,
+    counted,
+    headline,
+    say_failures,
+    standing,
+)
+from bench.cli_study import keep_copy, load
+from bench.cli_text import console, duration, say
+from bench.errors import UsageError
+from bench.launch import run_cells, todo
+from bench.record import Record, Store
+from bench.spec import Spec
+
+INTERRUPTED = 130
+SHOWN_FAILURES = 3  # as they happen, to stop a faulty study early; the summary tells all
+
+
+def run(study: str, jobs: int, results: Path, prefix: str | None, force: bool, retry: bool) -> int:
+    """Run a study, or the one cell whose id begins with ``prefix``. Returns the exit code."""
+    spec = load(study, results)
+    store = Store(results, spec.name)
+    cells = expand(spec)
+    if prefix is not None:
+        cells = [_one(cells, prefix, store)]
+    pending = cells if force else todo(cells, store, retry)
+    _announce(standing(spec, cells, store), pending, jobs)
+    if pending:
+        keep_copy(spec, results)
+        started = time.monotonic()
+        try:
+            _run(spec, store, pending, jobs)
+        except KeyboardInterrupt:
+            say()
+            say(f"interrupted; finished cells are kept. To go on: {command('run', study, results)}", "yellow")
+            return INTERRUPTED
+        say(f"{len(pending):,} cell{'s' * (len(pending) > 1)} ran in {duration(time.monotonic() - started)}")
+    after = standing(spec, cells, store)
+    _summary(after, study, results)
+    return after.code()
+
+
+def _one(cells: list[Cell], prefix: str, store: Store) -> Cell:
+    """The cell that ``prefix`` means: of the study as it is now, else one that was run and is stored."""
+    found = [cell for cell in cells if cell.id.startswith(prefix.lower())]
+    if not found:
+        stored = [r for r in store.records() if r["id"].startswith(prefix.lower())]
+        found = [Cell(record["id"], record["cell"]) for record in stored]
+    if not found:
+        raise UsageError(
+            f"no cell of {store.study} has an id that begins with '{prefix}'; "
+            "`metabench plan STUDY --cells` lists them"
+        )
+    if len(found) > 1:
+        listed = "\n".join(f"  {cell.id}" for cell in found[:20])
+        raise UsageError(
+            f"{len(found)} cells of {store.study} begin with '{prefix}'; give more of the id:\n{listed}"
+        )
+    return found[0]
+
+
+def _announce(before: Standing, pending: list[Cell], jobs: int) -> None:
+    done = [record["status"] for record in before.records.values()]
+    workers = f"with {jobs} worker{'s' if jobs > 1 else ''}" if jobs else "in this process"
+    say(f"{before.spec.name}: {before.spec.question}", "bold")
+    say(
+        f"{len(before.cells):,} cells, {len(done):,} done already{f' ({counted(done)})' if done else ''}, "
+        f"{len(pending):,} to run{f' {workers}' if pending else ''}"
+    )
+
+
+def _run(spec: Spec, store: Store, pending: list[Cell], jobs: int) -> None:
+    keys = varying(cell.description for cell in pending)
+    failures = 0
+    with display(console(), len(pending)) as shown:
+
+        def on_event(kind: str, cell: Cell, record: Record | None) -> None:
+            nonlocal failures
+            if kind != "done" or record is None:
+                return
+            failed = record["status"] not in FINE
+            failures += failed
+            if failed and failures <= SHOWN_FAILURES:
+                say(f"{cell.id} {record['status']}: {headline(record)}", "red")
+                say(f"  {label(cell.description, keys)}")
+            shown.step(failed)
+
+        run_cells(pending, store, jobs, spec.time_limit, on_event)
+
+
+def _summary(after: Standing, study: str, results: Path) -> None:
+    counts = after.counts()
+    style = "bold green" if after.code() == 0 else "bold"
+    say(f"{after.spec.name}: {counted(map(after.state, after.cells))}", style)
+    say_failures(after, results)
+    if any(counts[state] for state in counts if state != "ok"):
+        say()
+    say(f"records: {results / after.spec.name}")
+    if any(counts[state] for state in MEASURED):
+        say(f"next: {command('report', study, results)}")
+    if set(counts) - {"ok"}:
+        say(f"  or: {command('run', study, results)} --retry-failed")

@@ -1,0 +1,115 @@
+"""How a study stands: which cells are done, failed or missing, what failed, and the exit code for it."""
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.cells import Cell
+from bench.cli_label import label, varying
+from bench.cli_text import say, warn
+from bench.record import STATUSES, Record, Store
+from bench.spec import Spec
+
+MISSING = "missing"
+# The states whose records hold numbers, and those that leave nothing to do or to repair.
+MEASURED = ("ok", "not_converged", "non_finite")
+FINE = ("ok", "declined")
+SHOWN_KINDS = 12
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Cells of a study, in order, and the stored records of those that have one."""
+
+    spec: Spec
+    cells: list[Cell]
+    records: dict[str, Record]
+
+    def state(self, cell: Cell) -> str:
+        """The status of a cell's record, or "missing"."""
+        return self.records[cell.id]["status"] if cell.id in self.records else MISSING
+
+    def counts(self) -> Counter[str]:
+        """How many cells are in which state."""
+        return Counter(map(self.state, self.cells))
+
+    def code(self) -> int:
+        """The exit code: 0 all is ok or declined, 1 something failed or is missing, 3 nothing is measured."""
+        counts = self.counts()
+        if not any(counts[state] for state in MEASURED):
+            return 3
+        return 0 if all(state in FINE for state in counts) else 1
+
+    def labels(self) -> dict[str, str]:
+        """Cell id -> the cell in one line."""
+        keys = varying(cell.description for cell in self.cells)
+        return {cell.id: label(cell.description, keys) for cell in self.cells}
+
+    def failures(self) -> list[dict[str, Any]]:
+        """What is not ok by status and message, most frequent first: count, one example, its label."""
+        labels = self.labels()
+        kinds: dict[tuple[str, str], dict[str, Any]] = {}
+        for cell in self.cells:
+            state = self.state(cell)
+            if state in ("ok", MISSING):
+                continue
+            message = headline(self.records[cell.id])
+            new = {
+                "status": state,
+                "message": message,
+                "count": 0,
+                "example": cell.id,
+                "label": labels[cell.id],
+            }
+            kinds.setdefault((state, message), new)["count"] += 1
+        return sorted(kinds.values(), key=lambda kind: -kind["count"])
+
+
+def standing(spec: Spec, cells: list[Cell], store: Store) -> Standing:
+    """How ``cells`` of a study stand; warns of damaged record files."""
+    stored = read(store)
+    return Standing(spec, cells, {cell.id: stored[cell.id] for cell in cells if cell.id in stored})
+
+
+def read(store: Store) -> dict[str, Record]:
+    """All records by id; warns of the damaged files that were moved aside, each once."""
+    stored = {record["id"]: record for record in store.records()}
+    while store.set_aside:
+        warn(store.set_aside.pop(0))
+    return stored
+
+
+def counted(states: Iterable[str]) -> str:
+    """How many cells are in which state, in words."""
+    counts = Counter(states)
+    return ", ".join(f"{counts[s]:,} {s}" for s in (*STATUSES, MISSING) if counts[s]) or "none"
+
+
+def headline(record: Record) -> str:
+    """The first line of why a cell is not ok, with the exception's type where there was one."""
+    reason = record["reason"] or {}
+    message = (reason.get("message") or "no message").strip().partition("\n")[0]
+    return f"{reason['type']}: {message}" if record["status"] == "error" and reason.get("type") else message
+
+
+def say_failures(standing: Standing, results: Path) -> None:
+    """Print the kinds of failure, each with an example and how to look at it."""
+    failures = standing.failures()
+    for kind in failures[:SHOWN_KINDS]:
+        say()
+        style = "yellow" if kind["status"] in MEASURED or kind["status"] in FINE else "red"
+        say(f"{kind['count']:,} {kind['status']}: {kind['message']}", style=style)
+        say(f"  {'for example ' if kind['count'] > 1 else ''}{kind['label']}")
+        say(f"  {command('show', kind['example'], results)}")
+    if len(failures) > SHOWN_KINDS:
+        say()
+        say(f"and {len(failures) - SHOWN_KINDS} more kinds of failure; `metabench status --json` lists all")
+
+
+def command(verb: str, argument: str, results: Path) -> str:
+    """A command to copy and paste."""
+    where = [] if results == Path("results") else ["--results", str(results)]
+    return shlex.join(["metabench", verb, argument, *where])

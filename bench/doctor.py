@@ -1,0 +1,202 @@
+"""`metabench doctor`: what this machine is, and which meters work on it."""
+
+import os
+import shutil
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, entry_points, version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+import torch
+
+from bench import data, measure, registry
+from bench.cli_text import columns, number, say, say_json, size, warn
+from bench.run import environment
+
+PACKAGES = ("metabench", "torch", "numpy", "scipy", "pandas", "pyarrow", "matplotlib", "higher", "submitit")
+DEVELOPMENT = ("beartype", "pyright", "pytest", "ruff")
+TENSOR_BYTES = 1 << 20
+RESIDENT_BYTES = 1 << 26  # far above what the interpreter needs meanwhile
+ROUNDS = 10
+BUSY = 0.5  # load per core above which timings are noisy
+
+
+def show(json: bool) -> int:
+    """Print the examination. Returns 1 if a meter measures wrongly or a plugin is broken, else 0."""
+    found = examine()
+    if json:
+        say_json(found)
+    else:
+        for title, section in found.items():
+            if section and title != "wrong":
+                say(title, style="bold")
+                for line in columns((key.replace("_", " "), _plain(v)) for key, v in section.items()):
+                    say(line)
+                say()
+        for line in found["wrong"]:
+            warn(line)
+    return 1 if found["wrong"] else 0
+
+
+def examine() -> dict[str, Any]:
+    """Everything the doctor knows, by topic, and ``wrong``, what needs repair; JSON types only."""
+    meters = {"clock": clock(), "tensor_bytes": tensor_bytes("cpu"), "resident_peak": resident_peak()}
+    if torch.cuda.is_available():
+        meters["tensor_bytes_cuda"] = tensor_bytes("cuda")
+    known = plugins()
+    wrong = [
+        f"the meter {name} is wrong: {m['detail']}" for name, m in meters.items() if m["state"] == "wrong"
+    ]
+    wrong += [f"plugin {name} is broken: {reason}" for name, reason in known["broken"].items()]
+    return {
+        "machine": _machine(),
+        "torch": _torch(),
+        "meters": meters,
+        "data": {name: _found(state) for name, state in data.status().items()},
+        "cache": {"folder": str(data.cache_root()), "size": size(_size(data.cache_root()))},
+        "slurm": slurm(),
+        "plugins": known,
+        "packages": {name: _version(name) for name in (*PACKAGES, *DEVELOPMENT)},
+        "wrong": wrong,
+    }
+
+
+def judge(measured: int, expected: int, tolerance: float) -> dict[str, str]:
+    """A meter's state after reading ``measured`` where ``expected`` bytes were made: "ok" or "wrong"."""
+    right = abs(measured - expected) <= tolerance * expected
+    return {
+        "state": "ok" if right else "wrong",
+        "detail": f"reads {size(measured)} where {size(expected)} are made",
+    }
+
+
+def clock() -> dict[str, Any]:
+    """The clock's resolution, and its noise: the same work timed against itself, as studies time methods."""
+    steps = []
+    for _ in range(100):
+        start = time.perf_counter()
+        while (now := time.perf_counter()) == start:
+            pass
+        steps.append(now - start)
+    a = torch.ones(200, 200)
+    times = measure.time_interleaved(lambda: a @ a, lambda: a @ a, ROUNDS, torch.device("cpu"))
+    ratio = median(x / y for x, y in zip(times["samples_s"], times["reference_s"], strict=True))
+    return {
+        "state": "ok",
+        "detail": f"perf_counter steps by {number(1e9 * median(steps))} ns; "
+        f"a matrix product takes {number(ratio)} times as long as itself",
+    }
+
+
+def tensor_bytes(device: str) -> dict[str, Any]:
+    """The meter of tensor storages, tried on one tensor of known size."""
+    # CUDA's allocator rounds up, by little at this size.
+    made = measure.tensor_bytes(
+        lambda: torch.zeros(TENSOR_BYTES, dtype=torch.uint8, device=device), torch.device(device)
+    )
+    return judge(made["peak"], TENSOR_BYTES, 0.0 if device == "cpu" else 0.05)
+
+
+def resident_peak() -> dict[str, Any]:
+    """The meter of the resident peak, tried on one large tensor in this process; or why there is none."""
+    missing = measure.resident_missing()
+    if missing:
+        return {"state": "missing", "detail": missing}
+    made = measure.resident_here(lambda: torch.ones(RESIDENT_BYTES, dtype=torch.uint8))
+    return judge(made["growth_bytes"], RESIDENT_BYTES, 0.1)
+
+
+def _machine() -> dict[str, Any]:
+    known = environment()
+    memory = psutil.virtual_memory()
+    load = psutil.getloadavg()[0]
+    cores = (
+        len(psutil.Process().cpu_affinity())
+        if hasattr(psutil.Process, "cpu_affinity")
+        else os.cpu_count() or 1
+    )
+    return {
+        "platform": known["platform"],
+        "cpu": known["cpu"],
+        "cores": psutil.cpu_count(logical=False),
+        "usable_threads": cores,
+        "load": f"{load:.1f}" + (" (busy: times will be noisy)" if load > BUSY * cores else ""),
+        "memory": size(memory.total),
+        "memory_free": size(memory.available),
+        "python": known["python"],
+    }
+
+
+def _torch() -> dict[str, Any]:
+    devices = {}
+    for i in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(i)
+        devices[f"cuda:{i}"] = f"{properties.name}, {size(properties.total_memory)}"
+    return {
+        "version": torch.__version__,
+        "built_for": f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU",
+        "cuda": torch.cuda.is_available(),
+        **devices,
+        "threads": torch.get_num_threads(),
+        "mkl": torch.backends.mkl.is_available(),
+        "mkldnn": torch.backends.mkldnn.is_available(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _found(status: data.Status) -> dict[str, Any]:
+    found = "found" if status["found"] else "missing"
+    return {"state": found, "where": status["where"], "what_to_do": status["what_to_do"]}
+
+
+def slurm() -> dict[str, Any]:
+    """Whether Slurm's sbatch is on the path, and what it says."""
+    sbatch = shutil.which("sbatch")
+    if sbatch is None:
+        return {"found": False}
+    try:
+        answer = subprocess.run(
+            [sbatch, "--version"], capture_output=True, text=True, timeout=10, check=False
+        )
+        said = (answer.stdout or answer.stderr).strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said = f"does not answer: {error}"
+    return {"found": True, "sbatch": sbatch, "version": said, "inside_job": os.environ.get("SLURM_JOB_ID")}
+
+
+def plugins() -> dict[str, Any]:
+    """The entry points that were loaded, and those that are broken with their reason."""
+    broken = registry.load_plugins()
+    points = entry_points(group=registry.ENTRY_POINT_GROUP)
+    return {
+        "loaded": sorted(
+            f"{p.name} ({p.dist.name} {p.dist.version})" if p.dist else p.name
+            for p in points
+            if not any(name.startswith(f"{p.name} (") for name in broken)
+        ),
+        "broken": broken,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "not there"
+    if isinstance(value, dict):
+        return "; ".join(_plain(v) for v in value.values() if v is not None) or "none"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,44 @@
+"""Every failure of a plugin becomes a status and a reason in the record."""
+
+import traceback
+from typing import Any
+
+import torch
+
+from bench.api import Declined
+
+# What torch's allocators and CUDA libraries say when memory is short; they raise plain RuntimeError for it.
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "std::bad_alloc",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
+
+class PassFailedError(Exception):
+    """A pass that ended with a known status, for instance in a process of its own."""
+
+    def __init__(self, status: str, reason: dict[str, Any]):
+        super().__init__(reason["message"])
+        self.status = status
+        self.reason = reason
+
+
+class BrokenPromiseError(TypeError):
+    """A method returned something that is no `Estimate` of this cell: wrong shape, dtype or device."""
+
+
+def classify(error: Exception) -> tuple[str, dict[str, Any]]:
+    """Status and reason of a failure: declined, out_of_memory, error, or what a `PassFailedError` brings."""
+    if isinstance(error, PassFailedError):
+        return error.status, error.reason
+    reason: dict[str, Any] = {"message": str(error), "type": type(error).__name__, "traceback": None}
+    if isinstance(error, Declined):
+        return "declined", reason
+    reason["traceback"] = "".join(traceback.format_exception(error))
+    exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if isinstance(error, RuntimeError):
+        exhausted = exhausted or any(sign in str(error) for sign in _OUT_OF_MEMORY)
+    return ("out_of_memory" if exhausted else "error"), reason

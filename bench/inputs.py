@@ -1,0 +1,141 @@
+"""From a cell's description to its plugins and its data, the same on every machine and in every order."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from bench import registry
+from bench.api import Declined, Estimate, Method, Problem, Tasks, Vector
+from bench.bilevel import Bilevel
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A cell ready to run: its plugins, and its inputs in the cell's dtype on its device."""
+
+    problem: Problem
+    method: Method
+    tasks: Tasks
+    meta: Vector
+
+    @property
+    def device(self) -> torch.device:
+        return self.meta.device
+
+    def bilevel(self) -> Bilevel:
+        """The cell's two-level problem with counters at zero."""
+        return Bilevel(self.problem, self.tasks, self.meta)
+
+    def run(self) -> Estimate:
+        """One call of the method."""
+        return self.method(self.bilevel())
+
+    def modules(self) -> list[str]:
+        """The modules that define the plugins of this cell, parts included."""
+        return sorted({type(p).__module__ for p in (*_parts(self.problem), *_parts(self.method))})
+
+
+def prepare(description: dict[str, Any]) -> Prepared:
+    """Build the plugins and draw the inputs of a cell. Raises what the plugins raise."""
+    device = torch.device(description["device"])
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise Declined("this machine has no CUDA device that torch can use")
+    problem = registry.build("problem", description["problem"])
+    method = registry.build("method", description["method"])
+    meta, tasks = draw(*_draw_key(description))
+    dtype = dtype_of(description)
+    # A copy: a method that writes into its input must not change what the next cell gets.
+    own = meta.to(device, dtype, copy=True)
+    return Prepared(problem, method, tasks.to(dtype, device), own)
+
+
+def exact(key: str) -> Bilevel:
+    """The inputs that cells with this `exact_key` get, rounded to their dtype, in float64 on the CPU."""
+    description = json.loads(key)
+    meta, tasks = draw(*_draw_key(description))
+    dtype = dtype_of(description)
+    problem = registry.build("problem", description["problem"])
+    return Bilevel(problem, tasks.to(dtype).to(torch.float64), meta.to(dtype).to(torch.float64))
+
+
+def exact_key(description: dict[str, Any]) -> str:
+    """What the float64 problem of a cell depends on: cells that share it share their references."""
+    names = ("problem", "seed", "n_tasks", "split", "dtype")
+    return json.dumps({name: description[name] for name in names}, sort_keys=True)
+
+
+def _draw_key(description: dict[str, Any]) -> tuple[str, int, int, str]:
+    table = json.dumps(description["problem"], sort_keys=True)
+    return table, description["seed"], description["n_tasks"], description["split"]
+
+
+@lru_cache(maxsize=2)  # neighbouring cells share them
+def draw(problem_table: str, seed: int, n_tasks: int, split: Any) -> tuple[Vector, Tasks]:
+    """Meta-parameters and tasks in float64 on the CPU.
+
+    Each comes from a generator of its own, seeded by its name, the problem and ``seed`` alone: another cell,
+    another method or more tasks never change it.
+    """
+    table = json.loads(problem_table)
+    problem = registry.build("problem", table)
+    meta = problem.init(generator("init", table, seed))
+    rows = [problem.sample(generator("task", table, split, seed, i), 1, split) for i in range(n_tasks)]
+    parts = {f.name: torch.cat([getattr(row, f.name) for row in rows]) for f in fields(Tasks)}
+    return meta, Tasks(**parts)
+
+
+def generator(*components: Any) -> torch.Generator:
+    """A generator seeded by the sha256 of named components (JSON types)."""
+    return torch.Generator().manual_seed(_seed(*components))
+
+
+def _seed(*components: Any) -> int:
+    text = json.dumps(components, sort_keys=True)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def dtype_of(description: dict[str, Any]) -> torch.dtype:
+    return getattr(torch, description["dtype"])
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Run the block on ``number`` intra-op threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def conditions(description: dict[str, Any]) -> Iterator[None]:
+    """The cell's number of threads and a global random state of its own, for the block.
+
+    No plugin may use the global generators; one that does can neither see the caller's state nor change it.
+    """
+    on_cuda = torch.device(description["device"]).type == "cuda"
+    devices = range(torch.cuda.device_count()) if on_cuda else ()
+    with threads(description["threads"]), torch.random.fork_rng(devices):
+        seed = _seed("global", description)
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed_all(seed)
+        yield
+
+
+def _parts(plugin: object) -> Iterator[object]:
+    """The plugin and, recursively, the plugins among its fields."""
+    yield plugin
+    if is_dataclass(plugin):
+        for field in fields(plugin):
+            value = getattr(plugin, field.name)
+            if registry.kind_of(type(value)) is not None:
+                yield from _parts(value)

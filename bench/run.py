@@ -1,0 +1,146 @@
+"""One cell: draw its inputs, run its method, measure in separate passes, classify every failure."""
+
+import json
+import os
+import platform
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import accuracy, inputs, measure, registry
+from bench.bilevel import Bilevel
+from bench.cells import Cell
+from bench.failures import classify
+from bench.record import SCHEMA, Record
+from bench.reference import Reference, absent, implicit_reference, maml_reference
+
+REFERENCE_METHOD = "fomaml"  # what times are compared with; by name, the harness knows no method
+# The fresh process of the resident pass starts up and calls the method twice; one that takes this long hangs.
+RESIDENT_SECONDS, RESIDENT_CALLS = 120.0, 20.0
+
+
+def run_cell(cell: Cell, study: str) -> Record:
+    """Measure one cell and return its record.
+
+    Order: inputs (outside all clocks), one call of the method, accuracy, time, tensor bytes, resident peak. A
+    plugin's failure is never raised: it becomes the record's status and reason, and what was measured before
+    it stays. The same cell gives the same bits. The caller's thread count and random state are untouched.
+    """
+    record: Record = {
+        "schema": SCHEMA,
+        "id": cell.id,
+        "study": study,
+        "cell": cell.description,
+        "status": "ok",
+        "reason": None,
+        "environment": environment(),
+        "started": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "pass_seconds": {},
+    }
+    with measure.stopwatch(record, "seconds"):
+        try:
+            with inputs.conditions(cell.description):
+                _measure(cell.description, record)
+        except Exception as error:  # noqa: BLE001  a plugin may raise anything, and one cell kills no sweep
+            record["status"], record["reason"] = classify(error)
+    return record
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, for the record."""
+    return {
+        "metabench": version("metabench"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "data": None,
+    }
+
+
+@lru_cache
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), platform.machine())
+
+
+def _measure(description: dict[str, Any], record: Record) -> None:
+    """Fill the record pass by pass; whatever raises leaves in it what was finished."""
+    seconds = record["pass_seconds"]
+    with measure.stopwatch(seconds, "inputs"):
+        cell = inputs.prepare(description)
+        record["environment"]["data"] = cell.problem.fingerprint()
+    if cell.device.type == "cuda":
+        record["environment"]["gpu"] = torch.cuda.get_device_name(cell.device)
+    with measure.stopwatch(seconds, "method"):
+        bilevel = cell.bilevel()
+        estimate = accuracy.check(cell.method(bilevel), bilevel)
+    record["calls"] = bilevel.calls.as_dict()
+    record["status"], record["reason"] = accuracy.verdict(estimate)
+    if "accuracy" in description["passes"]:
+        with measure.stopwatch(seconds, "accuracy"):
+            exact = inputs.exact(inputs.exact_key(description))
+            record["accuracy"] = accuracy.assess(estimate, exact, references(description))
+    n_params = bilevel.meta.numel()
+    del bilevel, estimate  # nothing of this call weighs on the passes below
+    if "time" in description["passes"]:
+        with measure.stopwatch(seconds, "time"):
+            record["time"] = _time(cell, description)
+    if "tensor_bytes" in description["passes"]:
+        with measure.stopwatch(seconds, "tensor_bytes"):
+            record["tensor_bytes"] = measure.tensor_bytes(cell.run, cell.device) | {"n_params": n_params}
+    if "resident" in description["passes"]:
+        with measure.stopwatch(seconds, "resident"):
+            limit = RESIDENT_SECONDS + RESIDENT_CALLS * seconds["method"]
+            record["resident"] = measure.resident_growth(description, cell.modules(), limit)
+
+
+def _time(cell: inputs.Prepared, description: dict[str, Any]) -> dict[str, Any]:
+    """Interleaved with first-order MAML on the same inputs, with the same inner solver where there is one."""
+    table = {"name": REFERENCE_METHOD}
+    if "inner" in description["method"]:
+        table["inner"] = description["method"]["inner"]
+    reference = registry.build("method", table)
+    times = measure.time_interleaved(
+        cell.run, lambda: reference(cell.bilevel()), description["repeats"], cell.device
+    )
+    return {**times, "reference": registry.describe(reference)}
+
+
+def references(description: dict[str, Any]) -> dict[str, Reference]:
+    """Both true meta-gradients of a cell; why there is none is part of the answer."""
+    key = inputs.exact_key(description)
+    inner = description["method"].get("inner")
+    with inputs.threads(1):  # so that they do not depend on the cell that asks first
+        return {"maml": _maml(key, json.dumps(inner, sort_keys=True)), "implicit": _implicit(key)}
+
+
+@lru_cache(maxsize=8)  # neighbouring cells share them
+def _maml(key: str, inner: str) -> Reference:
+    table = json.loads(inner)
+    bilevel = inputs.exact(key)
+    if table is None:
+        return absent(bilevel, "none", "the method has no inner solver to differentiate through")
+    return _or_reason(bilevel, lambda: maml_reference(bilevel, registry.build("inner", table)))
+
+
+@lru_cache(maxsize=4)
+def _implicit(key: str) -> Reference:
+    bilevel = inputs.exact(key)
+    return _or_reason(bilevel, lambda: implicit_reference(bilevel))
+
+
+def _or_reason(bilevel: Bilevel, compute: Callable[[], Reference]) -> Reference:
+    try:
+        return compute()
+    except Exception as error:  # noqa: BLE001  no reference is no failure of the method
+        return absent(bilevel, "none", f"the reference failed: {type(error).__name__}: {error}")

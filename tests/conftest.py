@@ -1,0 +1,36 @@
+"""Fixtures that several test files share."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import TINY, metabench
+
+
+@pytest.fixture(scope="session")
+def measured_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny study's file and its four records; not to be changed."""
+    folder = tmp_path_factory.mktemp("measured")
+    (folder / "tiny.toml").write_text(TINY)
+    with contextlib.chdir(folder):
+        assert metabench("run", "tiny.toml", "--jobs", 0).code == 0
+    return folder
+
+
+@pytest.fixture
+def measured(measured_once: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy of that folder, as the current one."""
+    folder = shutil.copytree(measured_once, tmp_path / "measured")
+    with contextlib.chdir(folder):
+        yield folder
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Path]:
+    """An empty current folder with the tiny study's file."""
+    (tmp_path / "tiny.toml").write_text(TINY)
+    with contextlib.chdir(tmp_path):
+        yield tmp_path

@@ -1,0 +1,110 @@
+"""`metabench export`, `compact`, `figures` and `report`: all from stored records."""
+
+import io
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.record import Store
+from tests.command_line import TINY, Result, metabench
+
+
+def test_export_formats_hold_the_same_table(measured: Path):
+    assert metabench("export", "tiny").code == 0
+    assert metabench("export", "tiny", "--output", "table.parquet").code == 0
+    csv, parquet = pd.read_csv("results/tiny/tiny.csv"), pd.read_parquet("table.parquet")
+    assert list(csv.columns) == list(parquet.columns)
+    assert len(csv) == len(parquet) == 4 * 2
+    assert csv["error.maml"].to_list() == pytest.approx(parquet["error.maml"].to_list(), rel=1e-12)
+
+
+def test_export_to_stdout_is_clean(measured: Path):
+    full = metabench("export", "tiny", "--format", "json", "--output", "-")
+    by_id = {record["id"]: record for record in full.json()}
+    assert by_id == {record["id"]: record for record in Store("results", "tiny").records()}
+    assert len(pd.read_csv(io.StringIO(metabench("export", "tiny", "--output", "-").out))) == 8
+    piped = metabench("export", "tiny", "--format", "parquet", "--output", "-")
+    assert len(pd.read_parquet(io.BytesIO(piped.raw))) == 8
+
+
+def test_compact_changes_nothing_that_is_read(measured: Path):
+    before = metabench("export", "tiny", "--output", "-").out
+    result = metabench("compact", "tiny")
+    assert result.code == 0
+    assert "4 records in results/tiny/records.parquet" in result.out
+    assert not list(Path("results/tiny/records").glob("*.json"))
+    assert metabench("export", "tiny", "--output", "-").out == before
+    assert metabench("status", "tiny").code == 0
+
+
+@pytest.mark.parametrize("verb", ["export", "compact", "figures", "report"])
+def test_without_records_the_verb_says_what_to_do(fresh: Path, verb: str):
+    result = metabench(verb, "tiny.toml")
+    assert result.code == 3
+    assert "metabench run tiny.toml" in result.err
+
+
+def test_figures_come_from_the_records(measured: Path):
+    result = metabench("figures", "tiny")
+    assert result.code == 0
+    written = {path.suffix for path in Path("results/tiny/figures").iterdir()}
+    assert written == {".pdf", ".svg", ".png", ".txt"}
+    assert "results/tiny/figures/tiny.pdf" in result.out
+
+
+def test_report_is_one_page(measured: Path):
+    result = metabench("report", "tiny", "--output", "page.html")
+    assert result.code == 0
+    assert "page.html" in result.out
+    assert "Does the command line work?" in Path("page.html").read_text()
+
+
+def test_report_leaves_out_with_a_warning_what_is_not_measured(measured: Path):
+    Path("more.toml").write_text(TINY)
+    result = metabench("report", "tiny", "more.toml")
+    assert result.code == 3
+    assert "more.toml" in result.err
+    assert Path("results/report.html").is_file()
+
+
+def test_records_of_an_earlier_study_are_told_and_kept_apart(measured: Path):
+    (measured / "tiny.toml").write_text(TINY.replace("steps = [1, 2]", "steps = [2, 3]"))
+
+    def exported(*more: str) -> tuple[int, str]:
+        result = metabench("export", "tiny.toml", "--format", "json", "--output", "-", *more)
+        return len(result.json()), result.err
+
+    count, warning = exported()
+    assert count == 2
+    assert "2 of 4 cells have no record" in warning
+    assert "2 records of an earlier version" in warning
+    assert exported("--all")[0] == 4
+    (measured / "tiny.toml").write_text(TINY.replace("float64", "float32"))
+    count, warning = exported()
+    assert count == 4
+    assert "4 records are of an earlier version" in warning
+
+
+@pytest.mark.parametrize("fault", ["question = 3", TINY.replace("fomaml", "no-such-method")])
+def test_reading_outlives_the_study_file(measured: Path, fault: str):
+    def exported(study: str) -> Result:
+        return metabench("export", study, "--format", "json", "--output", "-")
+
+    (measured / "tiny.toml").write_text(fault)
+    result = exported("tiny.toml")
+    assert len(result.json()) == 4
+    assert "warning" in result.err
+    (measured / "tiny.toml").unlink()
+    assert len(exported("tiny.toml").json()) == 4
+    (measured / "results/tiny/tiny.toml").unlink()
+    assert len(exported("tiny").json()) == 4
+    assert metabench("report", "tiny").code == 0
+
+
+def test_reading_writes_nothing_into_the_results(measured: Path):
+    before = sorted(Path("results").rglob("*"))
+    assert metabench("status", "tiny").code == 0
+    assert metabench("report", "tiny", "--output", "page.html").code == 0
+    assert metabench("export", "tiny", "--output", "table.csv").code == 0
+    assert sorted(Path("results").rglob("*")) == before

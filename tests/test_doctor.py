@@ -1,0 +1,60 @@
+"""The doctor: its meters are tried on something known, and what is wrong decides its exit code."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import doctor, measure, registry
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor, "ROUNDS", 2)
+
+
+def test_the_meters_of_this_machine_are_not_wrong(capsys: pytest.CaptureFixture[str]):
+    assert doctor.show(json=True) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["wrong"] == []
+    assert found["meters"]["tensor_bytes"]["state"] == "ok"
+    assert found["meters"]["resident_peak"]["state"] in ("ok", "missing")
+    assert found["machine"]["usable_threads"] >= 1
+    assert "omniglot" in found["data"]
+    assert any("metabench-methods" in name for name in found["plugins"]["loaded"])
+
+
+def test_a_meter_that_reads_wrongly_is_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    half = {"peak": doctor.TENSOR_BYTES // 2, "meter": "dispatch"}
+    monkeypatch.setattr(measure, "tensor_bytes", lambda run, device: half)
+    assert doctor.show(json=False) == 1
+    assert "tensor_bytes" in capsys.readouterr().err
+
+
+def test_a_meter_that_is_missing_says_why(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(measure, "resident_missing", lambda: "no /proc here")
+    assert doctor.resident_peak() == {"state": "missing", "detail": "no /proc here"}
+
+
+def test_a_broken_plugin_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(registry, "load_plugins", lambda: {"toy (toys: toy)": "ImportError: no toy"})
+    assert doctor.show(json=False) == 1
+    assert "toy (toys: toy) is broken: ImportError: no toy" in capsys.readouterr().err
+
+
+def test_slurm_is_found_on_the_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert doctor.slurm() == {"found": False}
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text("#!/bin/sh\necho slurm 23.11\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    slurm = doctor.slurm()
+    assert slurm == {"found": True, "sbatch": str(sbatch), "version": "slurm 23.11", "inside_job": "7"}
+
+
+@pytest.mark.parametrize(("measured", "state"), [(100, "ok"), (109, "ok"), (112, "wrong"), (0, "wrong")])
+def test_judge(measured: int, state: str):
+    assert doctor.judge(measured, 100, 0.1)["state"] == state
