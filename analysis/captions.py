@@ -48,10 +48,10 @@ def environment(frame: pd.DataFrame) -> dict[str, str]:
 
 
 def failures(frame: pd.DataFrame) -> str:
-    """ "none", or "3 timed_out (MAML, unrolled), 1 error (toy)"."""
+    """Text such as "3 timed_out (MAML, unrolled), 1 error (toy)"; "None" if all ended well."""
     found = table.failures(frame, ["method"])
     if found.empty:
-        return "none"
+        return "None"
     parts = []
     for status, group in found.groupby("status", sort=True):
         methods = style.ordered(group["method"])
@@ -61,7 +61,7 @@ def failures(frame: pd.DataFrame) -> str:
 
 
 def numbers(frame: pd.DataFrame) -> str:
-    """How many cells, seeds, tasks the data have."""
+    """How many cells, seeds, tasks, methods and problems the data have."""
     cells = table.cells(frame)
     ok, seeds = int((cells["status"] == "ok").sum()), cells["seed"].nunique()
     tasks = sorted(cells["n_tasks"].dropna().unique())
@@ -80,8 +80,8 @@ def references(frame: pd.DataFrame) -> str:
         known = measured[measured[f"missing.{name}"].notna() & measured[f"error.{name}"].isna()]
         for (problem, reason), group in known.groupby(["problem", f"missing.{name}"], sort=False):
             of = int((measured["problem"] == problem).sum())
-            lines.append(f"{name}: missing for {len(group)} of {of} values on {problem}: {reason}")
-    return "; ".join(lines)
+            lines.append(f"{name}: missing for {len(group)} of {of} values on {problem}: {reason}.")
+    return " ".join(lines)
 
 
 def control(frame: pd.DataFrame) -> str:
@@ -105,8 +105,8 @@ def caption(question: str, shows: str, frame: pd.DataFrame) -> dict[str, str]:
         "Shown": shows,
         "Varied": _listed(varied),
         "Settings": _listed(constant),
-        "Data": numbers(frame),
-        "Failures": failures(frame),
+        "Data": numbers(frame) + ".",
+        "Failures": failures(frame) + ".",
         "Missing references": references(frame),
         "Statistic": stats.STATISTIC
         + " Cells that failed are in no median; crosses mark them, with their number where it is not one: a "

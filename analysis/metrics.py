@@ -21,7 +21,7 @@ FORMATS: dict[Unit, Callable[[float], str]] = {
 
 @dataclass(frozen=True)
 class Metric:
-    """One measure of the tidy frame.
+    """One measure of the tidy frame; ``title`` is for axes, ``short`` for the heads of tables.
 
     ``per_task`` measures differ between the tasks of a cell, the others belong to the cell. ``low`` and
     ``high`` are columns with the cell's own interval, where it has one; ``missing`` is the column with the
@@ -30,6 +30,7 @@ class Metric:
 
     column: str
     title: str
+    short: str
     unit: Unit
     per_task: bool = False
     low: str | None = None
@@ -48,25 +49,36 @@ class Metric:
 
 
 ERRORS = {
-    name: Metric(f"error.{name}", title, "error", per_task=True, missing=f"missing.{name}", zero=1e-17)
-    for name, title in (
-        ("maml", "relative error to\nexact K-step MAML"),
-        ("implicit", "relative error to\nexact implicit gradient"),
+    name: Metric(f"error.{name}", title, short, "error", True, missing=f"missing.{name}", zero=1e-17)
+    for name, title, short in (
+        ("maml", "relative error to\nexact K-step MAML", "error to exact MAML"),
+        ("implicit", "relative error to\nexact implicit gradient", "error to implicit gradient"),
     )
 }
 COSINES = {
-    name: Metric(f"cosine.{name}", f"cosine to {title}", "cosine", per_task=True, missing=f"missing.{name}")
-    for name, title in (("maml", "exact K-step MAML"), ("implicit", "exact implicit gradient"))
+    name: Metric(
+        f"cosine.{name}", f"cosine to {to}", f"cosine to {to}", "cosine", True, missing=f"missing.{name}"
+    )
+    for name, to in (("maml", "exact MAML"), ("implicit", "implicit gradient"))
 }
-SECONDS = Metric("time.median_s", "time of one\nmeta-gradient", "seconds", False, "time.low_s", "time.high_s")
-RATIO = Metric("time.ratio", "time / FOMAML's", "ratio", False, "time.ratio_low", "time.ratio_high")
+SECONDS = Metric(
+    "time.median_s", "time of one\nmeta-gradient", "time", "seconds", low="time.low_s", high="time.high_s"
+)
+RATIO = Metric(
+    "time.ratio", "time / FOMAML's", "times FOMAML", "ratio", low="time.ratio_low", high="time.ratio_high"
+)
 CONTROL = Metric(
-    "time.control_ratio", "A/A control", "ratio", False, "time.control_ratio_low", "time.control_ratio_high"
-)
-TENSOR_BYTES = Metric("tensor_bytes.peak", "peak tensor bytes", "bytes")
+    "time.control_ratio", "A/A control", "A/A control", "ratio",
+    low="time.control_ratio_low", high="time.control_ratio_high",
+)  # fmt: skip
+TENSOR_BYTES = Metric("tensor_bytes.peak", "peak tensor bytes", "peak tensor bytes", "bytes")
 RESIDENT = Metric(
-    "resident.growth_bytes", "growth of the\nresident peak", "bytes", missing="resident.missing"
+    "resident.growth_bytes",
+    "growth of the\nresident peak",
+    "resident growth",
+    "bytes",
+    missing="resident.missing",
 )
-CALLS = Metric("calls.derivatives", "gradients +\nHessian products", "count")
+CALLS = Metric("calls.derivatives", "gradients +\nHessian products", "oracle calls", "count")
 COSTS = (SECONDS, TENSOR_BYTES, RESIDENT, CALLS)
 SUMMARY = (*ERRORS.values(), *COSINES.values(), SECONDS, RATIO, CONTROL, TENSOR_BYTES, RESIDENT, CALLS)

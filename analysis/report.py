@@ -6,8 +6,11 @@ No script, no external resource: the page opens from a file, prints, and reads o
 import base64
 import io
 import os
+import re
 import shlex
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,8 +79,14 @@ def render(studies: "list[tuple[Spec, list[dict[str, Any]]]]") -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["glue"] = glue
     sections = [_section(spec, records) for spec, records in studies]
     return environment.get_template("report.html").render(studies=sections, terms=TERMS)
+
+
+def glue(text: str) -> str:
+    """Keep a number and its unit on one line."""
+    return re.sub(r"(?<=\d) (?=(?:s|ms|µs|ns|B|[KMGTP]iB)\b)", "\N{NO-BREAK SPACE}", text)
 
 
 def _section(spec: "Spec", records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -105,7 +114,7 @@ def _section(spec: "Spec", records: list[dict[str, Any]]) -> dict[str, Any]:
         "numbers": captions.numbers(frame),
         "failed": int((table.cells(frame)["status"] != "ok").sum()),
         "measured": _measured(frame),
-        "verdicts": verdict.verdicts(frame),
+        "verdicts": _verdicts(frame),
         "pictures": [_picture(name, drawing, spec) for name, drawing in drawings.items()],
         "caption": {k: v for k, v in caption.items() if k not in ("Question", "Settings", "Varied")},
         "tables": _tables(rows),
@@ -116,6 +125,13 @@ def _section(spec: "Spec", records: list[dict[str, Any]]) -> dict[str, Any]:
         "environment": captions.environment(frame),
         "csv": _csv(frame),
     }
+
+
+def _verdicts(frame: pd.DataFrame) -> list[tuple[str, list[verdict.Verdict]]]:
+    """Verdicts under their problems; where each problem has but one, all of them together under ""."""
+    found = verdict.verdicts(frame)
+    problems = [(problem, list(group)) for problem, group in groupby(found, key=attrgetter("problem"))]
+    return problems if len(found) > len(problems) else [("", found)]
 
 
 def _where(spec: "Spec") -> str:
@@ -150,7 +166,7 @@ def _tables(rows: pd.DataFrame) -> list[dict[str, Any]]:
     axes = [axis for axis in axes if rows[axis].notna().any()]
     heads = [
         *("inner steps" if a == table.STEPS else a for a in axes),
-        *(_head(m) for m in shown),
+        *(m.short for m in shown),
         "n",
         "failed",
     ]
@@ -169,12 +185,6 @@ def _tables(rows: pd.DataFrame) -> list[dict[str, Any]]:
         ]
         tables.append({"problem": problem, "heads": heads, "rows": body})
     return tables
-
-
-def _head(metric: Metric) -> str:
-    if metric.column == metrics.RATIO.column:
-        return "times FOMAML"
-    return metric.title.replace("\n", " ")
 
 
 def _value(row: dict[Any, Any], metric: Metric) -> tuple[str, str]:

@@ -11,7 +11,7 @@ RESAMPLES = 1000
 LEVEL = 0.95
 SEED = 20190904  # any fixed number does
 STATISTIC = (
-    f"median over seeds and tasks with {LEVEL:.0%} bootstrap interval (percentile, {RESAMPLES} resamples; "
+    f"Median over seeds and tasks with {LEVEL:.0%} bootstrap interval (percentile, {RESAMPLES} resamples; "
     "seeds are drawn with replacement, then tasks within each seed; with one seed over its tasks only). "
     "Costs: median over the cells' medians, bootstrapped over seeds; with a single cell over its rounds."
 )

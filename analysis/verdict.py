@@ -6,7 +6,7 @@ the differences of their errors on the same tasks.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -19,12 +19,21 @@ Rows = dict[str, dict[Any, Any]]  # method -> row of the summary
 REFERENCES = {"maml": "exact MAML", "implicit": "the exact implicit gradient"}
 
 
+class Item(NamedTuple):
+    """One part of an answer: the question, the methods that answer it (or ""), the rest of the sentence."""
+
+    term: str
+    methods: str
+    text: str
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """What one problem says at one setting: (term, text) pairs."""
+    """What one problem says at one setting ("10 inner steps")."""
 
-    title: str
-    items: list[tuple[str, str]]
+    problem: str
+    setting: str
+    items: list[Item]
 
 
 def verdicts(frame: pd.DataFrame) -> list[Verdict]:
@@ -36,14 +45,14 @@ def verdicts(frame: pd.DataFrame) -> list[Verdict]:
         steps = sorted(int(k) for k in here[table.STEPS].dropna().unique())
         for k in dict.fromkeys([steps[0], steps[-1]]) if steps else [None]:
             rows = here if k is None else here[here[table.STEPS].isna() | (here[table.STEPS] == k)]
-            title = problem if k is None else f"{problem}, {k} inner step{'' if k == 1 else 's'}"
-            found.append(Verdict(title, _items(rows)))
+            setting = "" if k is None else f"{k} inner step{'' if k == 1 else 's'}"
+            found.append(Verdict(problem, setting, _items(rows)))
         if len(steps) > 1 and (grown := _growth(here, steps[0], steps[-1])):
-            found.append(Verdict(f"{problem}, from {steps[0]} to {steps[-1]} inner steps", [grown]))
+            found.append(Verdict(problem, f"from {steps[0]} to {steps[-1]} inner steps", [grown]))
     return found
 
 
-def _items(frame: pd.DataFrame) -> list[tuple[str, str]]:
+def _items(frame: pd.DataFrame) -> list[Item]:
     names = dict(zip(frame["method"], frame["method.name"], strict=True))
     rows = {
         method: row | {"exact": str(names[method]).split("-")[0] == "maml"}
@@ -51,7 +60,7 @@ def _items(frame: pd.DataFrame) -> list[tuple[str, str]]:
         if row["cells"] > row["failed"] and (method := str(row["method"]))
     }
     if not rows:
-        return [("No verdict", f"no cell ended well: {_statuses(frame)}.")]
+        return [Item("No verdict", "", f"No cell ended well: {_statuses(frame)}.")]
     items = []
     known = [name for name, metric in ERRORS.items() if _with(rows, metric)]
     for name in known:
@@ -59,11 +68,11 @@ def _items(frame: pd.DataFrame) -> list[tuple[str, str]]:
     if "maml" not in known and frame["task"].notna().any():
         reasons = frame["missing.maml"].dropna()
         why = reasons.mode().iloc[0] if len(reasons) else "no error was recorded"
-        items.append(("Distance to exact MAML", f"not known: {why}."))
+        items.append(Item("Distance to exact MAML", "", f"Not known: {why}."))
     return items if known else items + _costs(rows)
 
 
-def _accuracy(frame: pd.DataFrame, rows: Rows, name: str) -> list[tuple[str, str]]:
+def _accuracy(frame: pd.DataFrame, rows: Rows, name: str) -> list[Item]:
     metric, reference = ERRORS[name], REFERENCES[name]
     rows = _with(rows, metric)
     errors = {method: row[metric.column] for method, row in rows.items()}
@@ -73,28 +82,26 @@ def _accuracy(frame: pd.DataFrame, rows: Rows, name: str) -> list[tuple[str, str
     items = []
     if approximate := [m for m in rows if m not in promised]:
         best = min(approximate, key=errors.__getitem__)
-        text = f"{best}: relative error {_described(rows[best], metric)}{_at(rows[best])}."
+        text = f" with relative error {_described(rows[best], metric)}{_at(rows[best])}."
         if ties := _ties(frame, metric, best, approximate):
             text += f" Not told apart from it: {'; '.join(ties)}."
     else:
-        text = "no approximate method has an error."
-    items.append((f"Closest {'approximation ' if exact else ''}to {reference}", text))
+        best, text = "", "No approximate method has an error."
+    items.append(Item(f"Closest {'approximation ' if exact else ''}to {reference}", best, text))
     if name == "maml":
-        close = {m: row for m, row in rows.items() if errors[m] <= CLOSE}
-        items.append((f"Cheapest within {CLOSE:.0%} error", _cheapest(close)))
+        close = _cheapest(_only(rows, [m for m in rows if errors[m] <= CLOSE]))
+        items.append(Item(f"Cheapest within {CLOSE:.0%} error", *close))
     if exact:
-        worst = metric.format(max(errors[m] for m in exact))
-        text = f"{'; '.join(exact)}: median relative error at most {worst}"
-        fastest = f". Cheapest: {_cheapest({m: rows[m] for m in exact})}"
-        items.append(
-            ("Exact up to rounding", text + (fastest if len(exact) > 1 else f"{_at(rows[exact[0]])}."))
-        )
+        text = f": median relative error at most {metric.format(max(errors[m] for m in exact))}"
+        one = len(exact) == 1
+        text += f"{_at(rows[exact[0]])}." if one else f"; cheapest: {''.join(_cheapest(_only(rows, exact)))}"
+        items.append(Item("Exact up to rounding", "; ".join(exact), text))
     for method in promised:
         if method not in exact:
-            text = f"{method} should be exact, but its relative error {_described(rows[method], metric)}"
-            items.append(
-                ("Not as promised", f"{text} is more than rounding ({units.digits(bound)}) explains.")
+            text = (
+                f" should be exact, but its relative error {_described(rows[method], metric)} is more than "
             )
+            items.append(Item("Not as promised", method, f"{text}rounding ({units.digits(bound)}) explains."))
     return items
 
 
@@ -112,18 +119,18 @@ def _ties(frame: pd.DataFrame, metric: Metric, best: str, others: list[str]) -> 
     return tied
 
 
-def _cheapest(rows: Rows) -> str:
-    """The cheapest of ``rows`` by the first measure that all of them have."""
+def _cheapest(rows: Rows) -> tuple[str, str]:
+    """The cheapest of ``rows`` by the first measure that all of them have, and what it costs."""
     if not rows:
-        return "no method."
+        return "", "No method."
     for metric in (RATIO, SECONDS, CALLS, TENSOR_BYTES):
         if len(_with(rows, metric)) == len(rows):
             best = min(rows, key=lambda method: rows[method][metric.column])
-            return f"{best}{_at(rows[best])}."
-    return f"{'; '.join(rows)} (cost not measured)."
+            return best, f"{_at(rows[best])}."
+    return "; ".join(rows), " (cost not measured)."
 
 
-def _costs(rows: Rows) -> list[tuple[str, str]]:
+def _costs(rows: Rows) -> list[Item]:
     """The extremes of what was measured, where no error was."""
     items = []
     ends_of = (("Fastest", "slowest", SECONDS), ("Least memory", "most", TENSOR_BYTES))
@@ -132,14 +139,14 @@ def _costs(rows: Rows) -> list[tuple[str, str]]:
         if known:
             low, high = min(known.values()), max(known.values())
             best, worst = ([m for m in known if known[m] == end] for end in (low, high))
-            text = f"{'; '.join(best)} with {_described(rows[best[0]], metric)}"
+            text = f" with {_described(rows[best[0]], metric)}"
             if high > low:
                 text += f"; {opposite}: {'; '.join(worst)} with {_described(rows[worst[0]], metric)}"
-            items.append((term, f"{text}."))
-    return items or [("No verdict", "neither an error nor a cost was measured.")]
+            items.append(Item(term, "; ".join(best), f"{text}."))
+    return items or [Item("No verdict", "", "Neither an error nor a cost was measured.")]
 
 
-def _growth(frame: pd.DataFrame, first: int, last: int) -> tuple[str, str] | None:
+def _growth(frame: pd.DataFrame, first: int, last: int) -> Item | None:
     """By which factor the peak of the tensor bytes grows with inner steps, per method."""
     points = stats.summarise(frame, ["method", table.STEPS], TENSOR_BYTES)
     points = points.pivot_table(index="method", columns=table.STEPS, values="median")
@@ -147,7 +154,11 @@ def _growth(frame: pd.DataFrame, first: int, last: int) -> tuple[str, str] | Non
         return None
     factors = (points[last] / points[first]).dropna()
     parts = [f"{m}: {units.digits(factors[m], 3)}" for m in style.ordered(factors.index)]
-    return ("Factor by which peak tensor bytes grow", "; ".join(parts) + ".") if parts else None
+    return Item("Factor by which peak tensor bytes grow", "", "; ".join(parts) + ".") if parts else None
+
+
+def _only(rows: Rows, methods: list[str]) -> Rows:
+    return {method: rows[method] for method in methods}
 
 
 def _with(rows: Rows, metric: Metric) -> Rows:

@@ -1,4 +1,4 @@
-"""`metabench doctor`: what this machine is, and which meters work on it."""
+"""What this machine is, and which meters work on it: each is tried on something of known size."""
 
 import os
 import shutil
@@ -13,7 +13,6 @@ import psutil
 import torch
 
 from bench import data, measure, registry
-from bench.cli_text import columns, number, say, say_json, size, warn
 from bench.run import environment
 
 PACKAGES = ("metabench", "torch", "numpy", "scipy", "pandas", "pyarrow", "matplotlib", "higher", "submitit")
@@ -21,24 +20,8 @@ DEVELOPMENT = ("beartype", "pyright", "pytest", "ruff")
 TENSOR_BYTES = 1 << 20
 RESIDENT_BYTES = 1 << 26  # far above what the interpreter needs meanwhile
 ROUNDS = 10
+MIB, GIB = 1 << 20, 1 << 30
 BUSY = 0.5  # load per core above which timings are noisy
-
-
-def show(json: bool) -> int:
-    """Print the examination. Returns 1 if a meter measures wrongly or a plugin is broken, else 0."""
-    found = examine()
-    if json:
-        say_json(found)
-    else:
-        for title, section in found.items():
-            if section and title != "wrong":
-                say(title, style="bold")
-                for line in columns((key.replace("_", " "), _plain(v)) for key, v in section.items()):
-                    say(line)
-                say()
-        for line in found["wrong"]:
-            warn(line)
-    return 1 if found["wrong"] else 0
 
 
 def examine() -> dict[str, Any]:
@@ -56,7 +39,7 @@ def examine() -> dict[str, Any]:
         "torch": _torch(),
         "meters": meters,
         "data": {name: _found(state) for name, state in data.status().items()},
-        "cache": {"folder": str(data.cache_root()), "size": size(_size(data.cache_root()))},
+        "cache": {"folder": str(data.cache_root()), "size": f"{_size(data.cache_root()) / MIB:.1f} MiB"},
         "slurm": slurm(),
         "plugins": known,
         "packages": {name: _version(name) for name in (*PACKAGES, *DEVELOPMENT)},
@@ -69,7 +52,7 @@ def judge(measured: int, expected: int, tolerance: float) -> dict[str, str]:
     right = abs(measured - expected) <= tolerance * expected
     return {
         "state": "ok" if right else "wrong",
-        "detail": f"reads {size(measured)} where {size(expected)} are made",
+        "detail": f"reads {measured / MIB:.2f} MiB where {expected / MIB:.2f} are made",
     }
 
 
@@ -86,8 +69,8 @@ def clock() -> dict[str, Any]:
     ratio = median(x / y for x, y in zip(times["samples_s"], times["reference_s"], strict=True))
     return {
         "state": "ok",
-        "detail": f"perf_counter steps by {number(1e9 * median(steps))} ns; "
-        f"a matrix product takes {number(ratio)} times as long as itself",
+        "detail": f"perf_counter steps by {1e9 * median(steps):.3g} ns; "
+        f"a matrix product takes {ratio:.3g} times as long as itself",
     }
 
 
@@ -124,8 +107,8 @@ def _machine() -> dict[str, Any]:
         "cores": psutil.cpu_count(logical=False),
         "usable_threads": cores,
         "load": f"{load:.1f}" + (" (busy: times will be noisy)" if load > BUSY * cores else ""),
-        "memory": size(memory.total),
-        "memory_free": size(memory.available),
+        "memory": f"{memory.total / GIB:.1f} GiB",
+        "memory_free": f"{memory.available / GIB:.1f} GiB",
         "python": known["python"],
     }
 
@@ -134,7 +117,7 @@ def _torch() -> dict[str, Any]:
     devices = {}
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
-        devices[f"cuda:{i}"] = f"{properties.name}, {size(properties.total_memory)}"
+        devices[f"cuda:{i}"] = f"{properties.name}, {properties.total_memory / GIB:.1f} GiB"
     return {
         "version": torch.__version__,
         "built_for": f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU",
@@ -190,13 +173,3 @@ def _version(package: str) -> str | None:
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None:
-        return "not there"
-    if isinstance(value, dict):
-        return "; ".join(_plain(v) for v in value.values() if v is not None) or "none"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

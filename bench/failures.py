@@ -34,7 +34,8 @@ def classify(error: Exception) -> tuple[str, dict[str, Any]]:
     """Status and reason of a failure: declined, out_of_memory, error, or what a `PassFailedError` brings."""
     if isinstance(error, PassFailedError):
         return error.status, error.reason
-    reason: dict[str, Any] = {"message": str(error), "type": type(error).__name__, "traceback": None}
+    kind = type(error).__name__
+    reason: dict[str, Any] = {"message": str(error) or kind, "type": kind, "traceback": None}
     if isinstance(error, Declined):
         return "declined", reason
     reason["traceback"] = "".join(traceback.format_exception(error))

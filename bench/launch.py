@@ -19,7 +19,7 @@ from typing import Any, Literal
 from bench.cells import Cell, canonical
 from bench.disk import StoreError
 from bench.errors import UsageError
-from bench.record import Record, Store, unmeasured
+from bench.record import Record, Store, timestamp, unmeasured
 from bench.run import run_cell
 from bench.worker import Runner, measure, work
 
@@ -104,6 +104,7 @@ class _Worker:
     chunk: deque[Cell] = field(default_factory=deque)  # its next cells
     cell: Cell | None = None  # the one it is running
     since: float = 0.0
+    handed: str = ""  # when it got it, as records write their start
 
     def seconds(self) -> float:
         """How long it has been running its cell."""
@@ -167,7 +168,7 @@ class _Pool:
             worker.pipe.send(worker.chunk[0])
         except OSError:  # it has died between two cells; the end of its pipe says so next
             return
-        worker.cell, worker.since = worker.chunk.popleft(), time.monotonic()
+        worker.cell, worker.since, worker.handed = worker.chunk.popleft(), time.monotonic(), timestamp()
         self._tell("start", worker.cell, None)
 
     def _patience(self) -> float | None:
@@ -220,6 +221,10 @@ class _Pool:
         worker.pipe.close()
         self._chunks.take_back(worker.chunk)
         if worker.cell is not None:
+            written = self._store.read(worker.cell.id)
+            if written is not None and written["started"] >= worker.handed:  # it died before it could tell
+                self._done(worker, written)
+                return
             reason = {"message": message, "type": kind, "traceback": None}
             record = unmeasured(
                 self._store.study, worker.cell.id, worker.cell.description, status, reason, worker.seconds()

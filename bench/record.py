@@ -40,6 +40,12 @@ class _UnreadableError(Exception):
     """A file that is no record, and why."""
 
 
+def timestamp(seconds_ago: float = 0.0) -> str:
+    """A moment as records write it: UTC, to the millisecond; such texts sort by time."""
+    moment = datetime.now(UTC) - timedelta(seconds=seconds_ago)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def unmeasured(
     study: str, cell_id: str, description: dict[str, Any], status: str, reason: dict[str, Any], seconds: float
 ) -> Record:
@@ -47,7 +53,6 @@ def unmeasured(
 
     ``reason`` holds message, type and traceback (None where there is none).
     """
-    started = datetime.now(UTC) - timedelta(seconds=seconds)
     return {
         "schema": SCHEMA,
         "id": cell_id,
@@ -55,7 +60,7 @@ def unmeasured(
         "cell": description,
         "status": status,
         "reason": reason,
-        "started": started.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "started": timestamp(seconds_ago=seconds),
         "seconds": seconds,
     }
 

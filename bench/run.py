@@ -4,7 +4,6 @@ import json
 import os
 import platform
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +15,7 @@ from bench import accuracy, inputs, measure, registry
 from bench.bilevel import Bilevel
 from bench.cells import Cell
 from bench.failures import classify
-from bench.record import SCHEMA, Record
+from bench.record import SCHEMA, Record, timestamp
 from bench.reference import Reference, absent, implicit_reference, maml_reference
 
 REFERENCE_METHOD = "fomaml"  # what times are compared with; by name, the harness knows no method
@@ -39,7 +38,7 @@ def run_cell(cell: Cell, study: str) -> Record:
         "status": "ok",
         "reason": None,
         "environment": environment(),
-        "started": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "started": timestamp(),
         "pass_seconds": {},
     }
     with measure.stopwatch(record, "seconds"):
@@ -124,7 +123,7 @@ def references(description: dict[str, Any]) -> dict[str, Reference]:
         return {"maml": _maml(key, json.dumps(inner, sort_keys=True)), "implicit": _implicit(key)}
 
 
-@lru_cache(maxsize=8)  # neighbouring cells share them
+@lru_cache(maxsize=32)  # neighbouring cells share them, over all their numbers of steps
 def _maml(key: str, inner: str) -> Reference:
     table = json.loads(inner)
     bilevel = inputs.exact(key)

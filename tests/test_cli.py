@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import cli, cli_list, registry, testing
-from bench.cli_label import label, varying
+from bench import cli, registry, testing
+from bench.cli import app, catalogue
+from bench.cli.label import label, varying
 from tests.command_line import TINY, metabench
 
-VERBS = [verb.name or getattr(verb.callback, "__name__", "") for verb in cli.app.registered_commands]
+VERBS = [verb.name or getattr(verb.callback, "__name__", "") for verb in app.app.registered_commands]
 
 
 def test_help_is_fast_because_it_imports_nothing_heavy():
@@ -61,7 +62,7 @@ def test_unexpected_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch)
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a fault of ours")
 
-    monkeypatch.setattr(cli_list, "show", fail)
+    monkeypatch.setattr(catalogue, "show_catalogue", fail)
     with pytest.raises(ZeroDivisionError):
         cli.main(["list"])
 
@@ -74,7 +75,7 @@ def test_a_reader_that_leaves_early_causes_no_noise(arguments: list[str]):
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == ""
-        assert process.wait() == cli.BROKEN_PIPE
+        assert process.wait() == app.BROKEN_PIPE
 
 
 def test_list_shows_plugins_with_fields_defaults_and_choices():
@@ -186,5 +187,5 @@ def test_labels_tell_what_varies_and_nothing_else():
         for k in (1, 2)
     ]
     keys = varying(cells)
-    assert keys == {"method.inner.steps"}
+    assert keys == {"method:m.inner.steps"}
     assert [label(cell, keys) for cell in cells] == ["p m(inner.steps=1)", "p m(inner.steps=2)"]

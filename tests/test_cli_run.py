@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench import cli_run
-from bench.cli_progress import LINES, Bar, Lines
+from bench.cli import run
+from bench.cli.progress import LINES, Bar, Lines
 from bench.record import Store
 from tests.command_line import TINY, metabench
 
@@ -87,8 +87,8 @@ def test_ctrl_c_keeps_what_is_finished(fresh: Path, monkeypatch: pytest.MonkeyPa
         real(cells[:1], store, *rest, **options)
         raise KeyboardInterrupt
 
-    real = cli_run.run_cells
-    monkeypatch.setattr(cli_run, "run_cells", interrupted)
+    real = run.run_cells
+    monkeypatch.setattr(run, "run_cells", interrupted)
     result = metabench("run", "tiny.toml", "--jobs", 0)
     assert result.code == 130
     assert "interrupted" in result.out
@@ -132,7 +132,7 @@ def test_show_is_readable_and_its_command_runs_the_cell_again(measured: Path):
         assert text in result.out
     (command,) = re.findall(r"^  metabench (run .*)", result.out, re.M)
     before = Store("results", "tiny").read(chosen)
-    assert metabench(*shlex.split(command)).code == 0
+    assert metabench(*shlex.split(command), "--jobs", 0).code == 0
     after = Store("results", "tiny").read(chosen)
     assert before is not None
     assert after is not None
@@ -147,7 +147,7 @@ def test_the_command_holds_when_the_study_file_is_gone_and_its_copy_has_changed(
     (measured / "tiny.toml").unlink()
     command = metabench("show", chosen, "--json").json()["run_again"]
     before = Store("results", "tiny").read(chosen)
-    assert metabench(*shlex.split(command)[1:]).code == 0
+    assert metabench(*shlex.split(command)[1:], "--jobs", 0).code == 0
     after = Store("results", "tiny").read(chosen)
     assert before is not None
     assert after is not None

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench import doctor, measure, registry
+from bench.cli.examination import show_examination
 
 
 @pytest.fixture(autouse=True)
@@ -14,7 +15,7 @@ def _short(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_meters_of_this_machine_are_not_wrong(capsys: pytest.CaptureFixture[str]):
-    assert doctor.show(json=True) == 0
+    assert show_examination(json=True) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["wrong"] == []
     assert found["meters"]["tensor_bytes"]["state"] == "ok"
@@ -29,7 +30,7 @@ def test_a_meter_that_reads_wrongly_is_found(
 ):
     half = {"peak": doctor.TENSOR_BYTES // 2, "meter": "dispatch"}
     monkeypatch.setattr(measure, "tensor_bytes", lambda run, device: half)
-    assert doctor.show(json=False) == 1
+    assert show_examination(json=False) == 1
     assert "tensor_bytes" in capsys.readouterr().err
 
 
@@ -40,7 +41,7 @@ def test_a_meter_that_is_missing_says_why(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_broken_plugin_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(registry, "load_plugins", lambda: {"toy (toys: toy)": "ImportError: no toy"})
-    assert doctor.show(json=False) == 1
+    assert show_examination(json=False) == 1
     assert "toy (toys: toy) is broken: ImportError: no toy" in capsys.readouterr().err
 
 

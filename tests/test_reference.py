@@ -7,10 +7,19 @@ import torch
 
 from bench.api import Declined, FirstOrderSolver, InnerSolver, Problem, Solution, Tasks
 from bench.bilevel import Bilevel
+from bench.minimiser import STATIONARY
 from bench.problems import MLP, LinearRegression, Sinusoid
-from bench.reference import MAX_PARAMS, STATIONARY, implicit_reference, maml_reference
+from bench.reference import MAX_PARAMS, implicit_reference, maml_reference
 
 T = 3
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -275,7 +284,7 @@ def test_a_saddle_is_no_solution():
 
 
 def test_work_is_bounded(monkeypatch):
-    monkeypatch.setattr("bench.reference.MAX_CALLS", 40)
+    monkeypatch.setattr("bench.minimiser.MAX_CALLS", 40)
     b = bilevel(Sinusoid(strength=0.5, network=MLP(activation="tanh")), n_tasks=1)
     reference = implicit_reference(b)
     assert "no solution within 40" in reference.missing[0]

@@ -40,7 +40,9 @@ def check_linear_solver(plugin: LinearSolver | str | dict[str, Any]) -> list[Che
             f"converged means that the tolerance is met ({condition:g})", honest, f"residuals {true.tolist()}"
         )
         scaled = solver(product(matrix), 1024 * rhs).value
-        run.close(f"scaling the right-hand side scales x ({condition:g})", scaled, 1024 * solution.value, 1e-12)
+        run.close(
+            f"scaling the right-hand side scales x ({condition:g})", scaled, 1024 * solution.value, 1e-12
+        )
         each = [solver(product(matrix[t : t + 1]), rhs[t : t + 1]).value for t in range(len(rhs))]
         run.close(f"tasks do not mix ({condition:g})", torch.cat(each), solution.value, 1e-8)
     matrix, rhs = system(10.0)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from bench import spec
 from bench.cells import expand
-from bench.cli_standing import read
-from bench.cli_text import warn
+from bench.cli.standing import read
+from bench.cli.text import warn
 from bench.disk import write_whole
 from bench.errors import UsageError, unknown
 from bench.record import Record, Store, studies

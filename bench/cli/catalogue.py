@@ -6,7 +6,7 @@ from dataclasses import MISSING
 from typing import Any, Literal
 
 from bench import registry, spec
-from bench.cli_text import columns, say, say_json, warn
+from bench.cli.text import columns, say, say_json, warn
 from bench.errors import UsageError, unknown
 
 TITLES = {
@@ -21,7 +21,7 @@ TITLES = {
 PLURALS = {f"{kind}s": kind for kind in TITLES} | {"studies": "study"}
 
 
-def show(kind: str | None, json: bool) -> None:
+def show_catalogue(kind: str | None, json: bool) -> None:
     """Print the catalogue, or one ``kind`` of it; broken plugins come last with their reason."""
     kind = PLURALS.get(kind, kind) if kind else None
     if kind is not None and kind not in TITLES:

@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.cli_standing import command, read
-from bench.cli_study import load_for_reading, records
-from bench.cli_text import say, size, warn
+from bench.cli.standing import command, read
+from bench.cli.study import load_for_reading, records
+from bench.cli.text import say, size, warn
 from bench.disk import write_whole
 from bench.errors import UsageError
 from bench.record import Store
@@ -17,7 +17,9 @@ NOTHING = 3
 FORMATS = ("csv", "parquet", "json")
 
 
-def export(study: str, format: str | None, output: str | None, results: Path, everything: bool) -> int:
+def export_records(
+    study: str, format: str | None, output: str | None, results: Path, everything: bool
+) -> int:
     """Write the records of a study: the tidy table (csv, parquet) or the full records (json)."""
     format = format or _format_of(output)
     of = load_for_reading(study, results)
@@ -37,7 +39,7 @@ def export(study: str, format: str | None, output: str | None, results: Path, ev
     return 0
 
 
-def compact(studies: list[str], results: Path) -> int:
+def compact_records(studies: list[str], results: Path) -> int:
     """Move the loose records of each study into its Parquet file."""
     code = 0
     for study in studies:
@@ -53,7 +55,7 @@ def compact(studies: list[str], results: Path) -> int:
     return code
 
 
-def figures(studies: list[str], results: Path, everything: bool) -> int:
+def draw_figures(studies: list[str], results: Path, everything: bool) -> int:
     """Draw and save the figures of each study."""
     from analysis import figures, table
 
@@ -69,7 +71,7 @@ def figures(studies: list[str], results: Path, everything: bool) -> int:
     return code
 
 
-def report(studies: list[str], output: Path | None, results: Path, everything: bool) -> int:
+def build_report(studies: list[str], output: Path | None, results: Path, everything: bool) -> int:
     """Build one page on all ``studies`` that have records."""
     from analysis import report
 

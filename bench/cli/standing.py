@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.cells import Cell
-from bench.cli_label import label, varying
-from bench.cli_text import say, warn
+from bench.cli.label import label, varying
+from bench.cli.text import say, warn
 from bench.record import STATUSES, Record, Store
 from bench.spec import Spec
 

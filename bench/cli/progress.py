@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from bench.cli_text import duration, say
+from bench.cli.text import duration, say
 
 LINES = 20  # at most this many lines in a log
 MEMORY_S = 900.0  # the bar's time left is judged by the cells of this last while

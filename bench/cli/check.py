@@ -3,12 +3,12 @@
 from dataclasses import asdict
 
 from bench import data, registry
-from bench.cli_text import columns, say, say_json
+from bench.cli.text import columns, say, say_json
 from bench.errors import UsageError, unknown
 from bench.testing import CHECKS
 
 
-def check(targets: list[str], json: bool) -> int:
+def check_plugins(targets: list[str], json: bool) -> int:
     """Run the conformance battery on ``targets``. Returns 0 if every check passed, else 1.
 
     Prints every check of a single plugin, of several those that failed.

@@ -16,10 +16,10 @@ def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def varying(descriptions: Iterable[dict[str, Any]]) -> set[str]:
-    """The dotted keys in which cells differ."""
+    """The settings in which cells differ; those of a plugin, if they differ among the cells that have it."""
     seen: dict[str, set[str]] = {}
     for description in descriptions:
-        for key, value in flat(description).items():
+        for key, value in _settings(description).items():
             seen.setdefault(key, set()).add(repr(value))
     return {key for key, values in seen.items() if len(values) > 1}
 
@@ -29,8 +29,19 @@ def label(description: dict[str, Any], keys: set[str]) -> str:
     parts, rest = [], []
     for part, value in description.items():
         if isinstance(value, dict):
-            settings = [f"{k}={v}" for k, v in flat(value).items() if k != "name" and f"{part}.{k}" in keys]
-            parts.append(f"{value['name']}({', '.join(settings)})" if settings else value["name"])
+            own = f"{part}:{value['name']}."
+            chosen = [f"{k}={v}" for k, v in flat(value).items() if own + k in keys]
+            parts.append(f"{value['name']}({', '.join(chosen)})" if chosen else value["name"])
         elif part in keys:
             rest.append(f"{part}={value}")
     return " ".join(parts + rest)
+
+
+def _settings(description: dict[str, Any]) -> dict[str, Any]:
+    settings = {}
+    for part, value in description.items():
+        if isinstance(value, dict):
+            settings |= {f"{part}:{value['name']}.{key}": v for key, v in flat(value).items()}
+        else:
+            settings[part] = value
+    return settings

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.cells import expand
-from bench.cli_label import label, varying
-from bench.cli_standing import MISSING, Standing, command, counted, say_failures, standing
-from bench.cli_study import load
-from bench.cli_text import columns, say, say_json
+from bench.cli.label import label, varying
+from bench.cli.standing import MISSING, Standing, command, counted, say_failures, standing
+from bench.cli.study import load
+from bench.cli.text import columns, say, say_json
 from bench.record import Store
 
 
-def plan(study: str, results: Path, cells: bool, json: bool) -> None:
+def show_plan(study: str, results: Path, cells: bool, json: bool) -> None:
     """Print the cells of a study: count, groups (or one line each), and what is done."""
     of = _of(study, results)
     if json:
@@ -33,7 +33,7 @@ def plan(study: str, results: Path, cells: bool, json: bool) -> None:
         say(f"next: {command('run', study, results)}")
 
 
-def status(study: str, results: Path, json: bool) -> int:
+def show_status(study: str, results: Path, json: bool) -> int:
     """Print how far a study is and what failed. Returns the exit code."""
     of = _of(study, results)
     if json:

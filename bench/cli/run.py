@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 
 from bench.cells import Cell, expand
-from bench.cli_label import label, varying
-from bench.cli_progress import display
-from bench.cli_standing import (
+from bench.cli.label import label, varying
+from bench.cli.progress import display
+from bench.cli.standing import (
     FINE,
     MEASURED,
     Standing,
@@ -16,8 +16,8 @@ from bench.cli_standing import (
     say_failures,
     standing,
 )
-from bench.cli_study import keep_copy, load
-from bench.cli_text import console, duration, say
+from bench.cli.study import keep_copy, load
+from bench.cli.text import console, duration, say
 from bench.errors import UsageError
 from bench.launch import run_cells, todo
 from bench.record import Record, Store
@@ -27,7 +27,7 @@ INTERRUPTED = 130
 SHOWN_FAILURES = 3  # as they happen, to stop a faulty study early; the summary tells all
 
 
-def run(study: str, jobs: int, results: Path, prefix: str | None, force: bool, retry: bool) -> int:
+def run_study(study: str, jobs: int, results: Path, prefix: str | None, force: bool, retry: bool) -> int:
     """Run a study, or the one cell whose id begins with ``prefix``. Returns the exit code."""
     spec = load(study, results)
     store = Store(results, spec.name)

@@ -1,7 +1,6 @@
-"""The command line: verbs, options, help and exit codes.
+"""Verbs, options, help and exit codes.
 
-Verbs are thin; what they do lies in `bench.cli_*` and is imported only when called, so that help is instant.
-This is the one place that joins `bench` with `methods` (through the registry's entry points) and `analysis`.
+What a verb does lies in a module of its own and is imported only when called, so that help is instant.
 """
 
 import os
@@ -89,9 +88,9 @@ def list_(
     json: Json = False,
 ) -> None:
     """Show every plugin and study: one line each, and its fields with defaults and allowed values."""
-    from bench import cli_list
+    from bench.cli.catalogue import show_catalogue
 
-    cli_list.show(kind, json)
+    show_catalogue(kind, json)
 
 
 @app.command(epilog=_examples("plan demo", "plan my/study.toml --cells", "plan accuracy_vs_steps --json"))
@@ -102,9 +101,9 @@ def plan(
     json: Json = False,
 ) -> None:
     """Show the cells of a study, how many there are and what is done already. Runs nothing."""
-    from bench import cli_plan
+    from bench.cli.plan import show_plan
 
-    cli_plan.plan(study, results, cells, json)
+    show_plan(study, results, cells, json)
 
 
 @app.command(
@@ -130,9 +129,9 @@ def run(
     Exits with 0 if every cell of the study is ok or declined, 1 if some failed (or did not converge),
     3 if nothing was measured at all, 130 on Ctrl-C.
     """
-    from bench import cli_run
+    from bench.cli.run import run_study
 
-    raise typer.Exit(cli_run.run(study, jobs, results, cell, force, retry_failed))
+    raise typer.Exit(run_study(study, jobs, results, cell, force, retry_failed))
 
 
 @app.command(epilog=_examples("status demo", "status demo --results results/reference --json"))
@@ -141,9 +140,9 @@ def status(study: Study, results: Results = RESULTS, json: Json = False) -> None
 
     Exits with 0 if all is done, 1 if some cells failed or are missing, 3 if nothing was measured.
     """
-    from bench import cli_plan
+    from bench.cli.plan import show_status
 
-    raise typer.Exit(cli_plan.status(study, results, json))
+    raise typer.Exit(show_status(study, results, json))
 
 
 @app.command(epilog=_examples("show 3f2a", "show 3f2a --study demo --json"))
@@ -154,9 +153,9 @@ def show(
     json: Json = False,
 ) -> None:
     """Show one record: settings, metrics, cost or failure, and the command that runs it again."""
-    from bench import cli_show
+    from bench.cli.show import show_record
 
-    cli_show.show(cell, results, study, json)
+    show_record(cell, results, study, json)
 
 
 @app.command(
@@ -180,25 +179,25 @@ def export(
     everything: AllRecords = False,
 ) -> None:
     """Write the records: csv and parquet one row per cell and task, json the full records."""
-    from bench import cli_output
+    from bench.cli.output import export_records
 
-    raise typer.Exit(cli_output.export(study, format, output, results, everything))
+    raise typer.Exit(export_records(study, format, output, results, everything))
 
 
 @app.command(epilog=_examples("compact accuracy_vs_steps"))
 def compact(studies: Studies, results: Results = RESULTS) -> None:
     """Move the loose records of a study into one Parquet file. Every verb reads both."""
-    from bench import cli_output
+    from bench.cli.output import compact_records
 
-    raise typer.Exit(cli_output.compact(studies, results))
+    raise typer.Exit(compact_records(studies, results))
 
 
 @app.command(epilog=_examples("figures demo", "figures cost_vs_steps --results results/reference"))
 def figures(studies: Studies, results: Results = RESULTS, everything: AllRecords = False) -> None:
     """Draw the figures of a study from its stored records: PDF, SVG and PNG, with a caption file each."""
-    from bench import cli_output
+    from bench.cli.output import draw_figures
 
-    raise typer.Exit(cli_output.figures(studies, results, everything))
+    raise typer.Exit(draw_figures(studies, results, everything))
 
 
 @app.command(epilog=_examples("report demo", "report accuracy_vs_steps cost_vs_steps --output page.html"))
@@ -211,9 +210,9 @@ def report(
     everything: AllRecords = False,
 ) -> None:
     """Build one self-contained HTML page on one or several studies from their stored records."""
-    from bench import cli_output
+    from bench.cli.output import build_report
 
-    raise typer.Exit(cli_output.report(studies, output, results, everything))
+    raise typer.Exit(build_report(studies, output, results, everything))
 
 
 @app.command(
@@ -232,9 +231,9 @@ def check(
 
     Prints every check of a single plugin, of several only those that failed.
     """
-    from bench import cli_check
+    from bench.cli.check import check_plugins
 
-    raise typer.Exit(cli_check.check(targets, json))
+    raise typer.Exit(check_plugins(targets, json))
 
 
 @data.command("get", epilog=_examples("data get omniglot"))
@@ -242,9 +241,9 @@ def data_get(
     name: Annotated[str, typer.Argument(help="The data set's name; `metabench doctor` lists them.")],
 ) -> None:
     """Download a data set with checksum and progress, or say where your own copy must lie."""
-    from bench import cli_check
+    from bench.cli.check import get_data
 
-    cli_check.get_data(name)
+    get_data(name)
 
 
 @app.command(epilog=_examples("doctor", "doctor --json"))
@@ -253,6 +252,6 @@ def doctor(json: Json = False) -> None:
 
     Exits with 1 if a meter measures wrongly or a plugin is broken; what is merely absent is no error.
     """
-    from bench import doctor
+    from bench.cli.examination import show_examination
 
-    raise typer.Exit(doctor.show(json))
+    raise typer.Exit(show_examination(json))

@@ -5,16 +5,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.cli_label import flat
-from bench.cli_standing import FINE
-from bench.cli_text import columns, duration, number, say, say_json, size
+from bench.cli.label import flat
+from bench.cli.standing import FINE
+from bench.cli.text import columns, duration, number, say, say_json, size
 from bench.errors import UsageError
 from bench.record import find
 
 SHOWN_TASKS = 8
+DIGITS = 4
 
 
-def show(prefix: str, results: Path, study: str | None, json: bool) -> None:
+def show_record(prefix: str, results: Path, study: str | None, json: bool) -> None:
     """Print the record whose id begins with ``prefix``; `UsageError` if there is none or more than one."""
     found = [(name, r) for name, r in find(results, prefix.lower()) if study in (None, name)]
     if not found:
@@ -48,9 +49,9 @@ def show(prefix: str, results: Path, study: str | None, json: bool) -> None:
 
 
 def rerun(study: str, cell: str, results: Path) -> str:
-    """The command that runs one stored cell again, in this process so that a debugger can follow."""
+    """The command that runs one stored cell again."""
     where = [] if results == Path("results") else ["--results", str(results)]
-    return shlex.join(["metabench", "run", study, *where, "--cell", cell, "--force", "--jobs", "0"])
+    return shlex.join(["metabench", "run", study, *where, "--cell", cell, "--force"])
 
 
 def _sections(record: dict[str, Any]) -> list[tuple[str, list[str]]]:
@@ -94,8 +95,8 @@ def _tasks(accuracy: dict[str, Any]) -> list[str]:
     table = [("", "median", *(f"task {i}" for i in range(shown)))]
     for name, row in metrics.items():
         known = [v for v in row if v is not None]
-        middle = number(median(known)) if known and not isinstance(known[0], bool) else ""
-        cells = ("yes" if v is True else "no" if v is False else number(v) for v in row[:shown])
+        middle = number(median(known), DIGITS) if known and not isinstance(known[0], bool) else ""
+        cells = ("yes" if v is True else "no" if v is False else number(v, DIGITS) for v in row[:shown])
         table.append((name, middle, *cells))
     return columns(table)
 
