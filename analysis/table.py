@@ -63,10 +63,10 @@ CORE = (*_TEXT, *_NUMBERS, "converged")  # columns that are always there
 
 
 def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
-    """The tidy frame of any number of records, sorted; its `CORE` columns exist even without records."""
+    """The tidy frame of any number of records in any order; its `CORE` columns are there even for none."""
     rows = [row for record in records for row in _rows(record)]
     table = pd.DataFrame(rows)
-    table = table.reindex(columns=[*CORE, *(c for c in table.columns if c not in CORE)])
+    table = table.reindex(columns=[*CORE, *sorted(set(table.columns) - set(CORE))])
     for column in table.columns:
         if column in _NUMBERS or column.startswith(("stats.", "calls.", "pass_seconds.")):
             table[column] = pd.to_numeric(table[column]).astype("Int64" if column in _WHOLE else "float64")

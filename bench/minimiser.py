@@ -60,22 +60,27 @@ def descend(oracle: Oracle) -> Vectors:
     if oracle.scale == 0:
         return start
 
-    def value_and_grad(x: NDArray) -> tuple[float, NDArray]:
+    phi = start.clone().requires_grad_()
+
+    def value() -> Tensor:
         oracle.spend()
         with torch.enable_grad():
-            phi = torch.tensor(x)[None].requires_grad_()
-            value = bilevel.inner_value(phi)
-            (grad,) = torch.autograd.grad(value, phi)
-        oracle.relative(grad)
-        return float(value.detach()), grad[0].numpy()
+            value = bilevel.inner_value(phi).sum()
+            (phi.grad,) = torch.autograd.grad(value, phi)
+        oracle.relative(phi.grad)
+        return value.detach()
 
-    # Below about 1e-7 the decrease of G drowns in its rounding, and a line search on G cannot work.
-    near = 1e-6 * oracle.scale / oracle.n_params**0.5
-    limits = {"ftol": 1e-9, "gtol": near, "maxcor": 20, "maxiter": oracle.limit, "maxfun": oracle.limit}
-    found = scipy.optimize.minimize(
-        value_and_grad, start[0].numpy().copy(), jac=True, method="L-BFGS-B", options=limits
-    )
-    return torch.from_numpy(found.x)[None]
+    # Far from rounding, where the decrease of G drowns and a line search on G cannot work: Newton does the rest.
+    torch.optim.LBFGS(
+        [phi],
+        max_iter=oracle.limit,
+        max_eval=oracle.limit,
+        tolerance_grad=1e-6 * oracle.scale / oracle.n_params**0.5,
+        tolerance_change=1e-9 * float(bilevel.inner_value(start).abs()),
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    ).step(value)
+    return phi.detach()
 
 
 def polish(oracle: Oracle, phi: Vectors) -> tuple[Vectors, "Dense | Iterative"]:

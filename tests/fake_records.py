@@ -8,11 +8,12 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from bench.spec import Spec
 
 Record = dict[str, Any]
 STATUSES = ("not_converged", "non_finite", "error", "out_of_memory", "timed_out", "killed", "declined")
@@ -30,14 +31,14 @@ OMNIGLOT = {"name": "omniglot", "ways": 20, "shots": 5, "strength": 2.0, "rotati
 PARAMETERS = {"linear_regression": 50, "sinusoid": 1761, "omniglot": 112000}
 
 
-@dataclass(frozen=True)
-class FakeSpec:
-    """What figures and reports read of a `bench.spec.Spec`."""
-
-    name: str
-    question: str = "Which method is closest to exact MAML, at what time and memory?"
-    figure: str | None = None
-    path: Path = Path("study.toml")
+def spec(
+    name: str = "study",
+    question: str = "Which method is closest to exact MAML, at what time and memory?",
+    figure: str | None = None,
+    path: Path = Path("study.toml"),
+) -> Spec:
+    """A study without sweeps: what figures and reports read of it."""
+    return Spec(name, path, question, figure, 600.0, (), "")
 
 
 def imaml(linear: str = "conjugate_gradient", iterations: int | None = 5) -> dict[str, Any]:

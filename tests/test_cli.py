@@ -146,7 +146,7 @@ def test_an_unknown_study_names_the_nearest(measured: Path):
 def test_check_of_one_plugin_and_of_a_kind():
     one = metabench("check", "linear:dense")
     assert one.code == 0
-    assert "ok  frozen" in one.out
+    assert "passed  frozen" in one.out
     several = metabench("check", "curvature:all", "linear:dense", "--json").json()
     assert set(several) == {"curvature:exact", "curvature:finite_difference", "linear:dense"}
     assert all(check["passed"] for checks in several.values() for check in checks)
@@ -158,6 +158,15 @@ def test_a_failed_check_exits_with_1(monkeypatch: pytest.MonkeyPatch):
     result = metabench("check", "linear:dense", "linear:neumann")
     assert result.code == 1
     assert re.search(r"FAILED +adds up +1 \+ 1 = 3", result.out)
+
+
+def test_a_plugin_that_declines_has_neither_passed_nor_failed(monkeypatch: pytest.MonkeyPatch):
+    declined = testing.Check("draws tasks", False, "Declined: no such data here")
+    monkeypatch.setitem(testing.CHECKS, "problem", lambda name: [declined])
+    result = metabench("check", "problem:sinusoid")
+    assert result.code == 3
+    assert "no such data here" in result.out
+    assert metabench("check", "problem:sinusoid", "linear:dense").code == 0
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def add_a_method(tree: Path, body: str) -> None:
 
 def run_the_tests_of(tree: Path, *which: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(tree)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *which]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *which]
     return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -128,7 +128,7 @@ factor = [0.5, 1.0]
 
 [[method]]
 name = "imaml"
-linear = {name = "toy-richardson", iterations = [1, 50]}
+linear = {name = "toy-richardson", iterations = [50, 80]}
 """
 
 

@@ -229,7 +229,8 @@ def check(
 ) -> None:
     """Run the conformance battery on plugins, your own included. Exits with 1 if a check fails.
 
-    Prints every check of a single plugin, of several only those that failed.
+    Prints every check of a single plugin, of several only what did not pass. A plugin that declines (a
+    problem whose data are not on this machine) has neither passed nor failed.
     """
     from bench.cli.check import check_plugins
 

@@ -1,38 +1,59 @@
 """`metabench check` and `metabench data get`."""
 
+from collections import Counter
 from dataclasses import asdict
 
 from bench import data, registry
 from bench.cli.text import columns, say, say_json
 from bench.errors import UsageError, unknown
-from bench.testing import CHECKS
+from bench.testing import CHECKS, Check
+
+STYLES = {"FAILED": "red", "declined": "yellow", "passed": ""}  # the worst first
 
 
 def check_plugins(targets: list[str], json: bool) -> int:
-    """Run the conformance battery on ``targets``. Returns 0 if every check passed, else 1.
+    """Run the conformance battery on ``targets``: 0 if every check passed, 1 if one failed.
 
-    Prints every check of a single plugin, of several those that failed.
+    A plugin that declines here (a problem whose data are missing) has neither passed nor failed: it is shown,
+    and with nothing but such plugins the code is 3. Prints every check of a single plugin, of several those
+    that did not pass.
     """
     wanted = dict.fromkeys(pair for target in targets for pair in _resolve(target))
-    failed = 0
+    outcomes: Counter[str] = Counter()
     collected = {}
     for kind, name in wanted:
         checks = CHECKS[kind](name)
-        bad = sum(not one.passed for one in checks)
-        failed += bad
-        collected[f"{kind}:{name}"] = [asdict(one) for one in checks]
-        if not json:
-            outcome = f"{bad} of {len(checks)} FAILED" if bad else f"all {len(checks)} passed"
-            say(f"{kind}:{name}  {outcome}", style="bold red" if bad else "bold")
-            lines = columns(("ok" if one.passed else "FAILED", one.name, one.detail) for one in checks)
-            for one, line in zip(checks, lines, strict=True):
-                if len(wanted) == 1 or not one.passed:
-                    say(line, style="" if one.passed else "red")
+        results = [_result(check) for check in checks]
+        counts = Counter(results)
+        worst = next(result for result in STYLES if counts[result])
+        outcomes[worst] += 1
+        collected[f"{kind}:{name}"] = [
+            asdict(check) | {"result": result} for check, result in zip(checks, results, strict=True)
+        ]
+        if json:
+            continue
+        summary = ", ".join(f"{counts[result]} {result}" for result in STYLES if counts[result])
+        say(f"{kind}:{name}  {summary}", f"bold {STYLES[worst]}")
+        lines = columns((r, check.name, check.detail) for r, check in zip(results, checks, strict=True))
+        for result, line in zip(results, lines, strict=True):
+            if len(wanted) == 1 or result != "passed":
+                say(line, STYLES[result])
     if json:
         say_json(collected)
     elif len(wanted) > 1:
-        say(f"{len(wanted)} plugins, {failed} failed checks", style="bold")
-    return 1 if failed else 0
+        say(
+            f"{len(wanted)} plugins: " + ", ".join(f"{outcomes[r]} {r}" for r in STYLES if outcomes[r]),
+            "bold",
+        )
+    if outcomes["FAILED"]:
+        return 1
+    return 0 if outcomes["passed"] else 3
+
+
+def _result(check: Check) -> str:
+    if check.passed:
+        return "passed"
+    return "declined" if check.declined else "FAILED"
 
 
 def get_data(name: str) -> None:

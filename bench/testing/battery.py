@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
 
 from torch import Tensor
 
+from bench.api import Declined
 from bench.registry import build, describe
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,7 @@ class Check:
     name: str
     passed: bool
     detail: str
+    declined: bool = False  # the plugin cannot run here and says why: neither passed nor failed
 
 
 class Battery:
@@ -31,8 +36,14 @@ class Battery:
         try:
             return action()
         except Exception as error:  # noqa: BLE001  a plugin may raise anything; the battery reports it
-            self.add(name, False, f"{type(error).__name__}: {error}")
+            self.fail(name, error)
             return None
+
+    def fail(self, name: str, error: Exception) -> None:
+        if isinstance(error, Declined):
+            self.checks.append(Check(name, False, str(error), declined=True))
+        else:
+            self.add(name, False, f"{type(error).__name__}: {error}")
 
     def close(self, name: str, got: Tensor, wanted: Tensor, tolerance: float) -> None:
         error = ((got - wanted).norm() / wanted.norm().clamp_min(1e-300)).item()
@@ -54,3 +65,18 @@ class Battery:
         else:
             self.add("frozen", False, "a field could be set")
         return built
+
+
+def battery(body: Callable[Concatenate[Battery, P], None]) -> Callable[P, list[Check]]:
+    """Make a check function of its body: an exception that gets out of it becomes a failed check."""
+
+    @wraps(body)
+    def check(*args: P.args, **kwargs: P.kwargs) -> list[Check]:
+        run = Battery()
+        try:
+            body(run, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001  as in `attempt`
+            run.fail("runs to the end of the battery", error)
+        return run.checks
+
+    return check

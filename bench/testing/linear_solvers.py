@@ -5,16 +5,16 @@ from typing import Any
 import torch
 
 from bench.api import LinearSolver
-from bench.testing.battery import Battery, Check
+from bench.testing.battery import Battery, battery
 from bench.testing.samples import product, system
 
 
-def check_linear_solver(plugin: LinearSolver | str | dict[str, Any]) -> list[Check]:
+@battery
+def check_linear_solver(run: Battery, plugin: LinearSolver | str | dict[str, Any]) -> None:
     """The battery of a linear solver, on random symmetric positive definite and indefinite systems."""
-    run = Battery()
     solver = run.construct("linear", plugin)
     if solver is None:
-        return run.checks
+        return
     for condition in (3.0, 1e3):
         matrix, rhs = system(condition)
         kept = rhs.clone()
@@ -54,4 +54,3 @@ def check_linear_solver(plugin: LinearSolver | str | dict[str, Any]) -> list[Che
         true = (rhs - product(matrix)(solution.value)).norm(dim=1) / rhs.norm(dim=1)
         honest = bool((~solution.converged | (true <= 1e-2)).all())
         run.add("indefinite system: solved, or says that it is not", honest, f"residuals {true.tolist()}")
-    return run.checks

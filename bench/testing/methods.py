@@ -9,22 +9,22 @@ from bench.bilevel import Bilevel
 from bench.errors import UsageError
 from bench.reference import implicit_reference, maml_reference
 from bench.registry import describe
-from bench.testing.battery import Battery, Check
+from bench.testing.battery import Battery, battery
 from bench.testing.samples import regression, same_tasks, sinusoid, stationary
 
 TOLERANCE = {"maml": 1e-10, "implicit": 1e-8}
 
 
-def check_method(plugin: Method | str | dict[str, Any], exact: Target | None = None) -> list[Check]:
+@battery
+def check_method(run: Battery, plugin: Method | str | dict[str, Any], exact: Target | None = None) -> None:
     """The battery of a method, on linear regression. ``exact`` overrides the promise that its class makes."""
-    run = Battery()
     method = run.construct("method", plugin)
     if method is None:
-        return run.checks
+        return
     bilevel = regression()
     first: Estimate | None = run.attempt("runs on linear regression", lambda: method(bilevel))
     if first is None:
-        return run.checks
+        return
     shape = bilevel.start.shape
     run.add(
         "meta-gradient and adapted parameters are [T, P]",
@@ -68,7 +68,6 @@ def check_method(plugin: Method | str | dict[str, Any], exact: Target | None = N
     promise = exact or method.exact
     if promise is not None:
         run.attempt(f"keeps its promise: {promise}", lambda: _check_promise(run, method, promise))
-    return run.checks
 
 
 def _check_promise(run: "Battery", method: Method, promise: Target) -> None:

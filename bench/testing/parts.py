@@ -5,39 +5,38 @@ from typing import Any
 import torch
 
 from bench.api import Curvature, InnerSolver
-from bench.testing.battery import Battery, Check
+from bench.testing.battery import Battery, battery
 from bench.testing.samples import regression
 
 
-def check_inner_solver(plugin: InnerSolver | str | dict[str, Any]) -> list[Check]:
+@battery
+def check_inner_solver(run: Battery, plugin: InnerSolver | str | dict[str, Any]) -> None:
     """The battery of an inner solver: it lowers G, tasks do not mix, same call gives the same bits."""
-    run = Battery()
     solver = run.construct("inner", plugin)
     if solver is None:
-        return run.checks
+        return
     bilevel = regression()
     solution = run.attempt("runs on linear regression", lambda: solver(bilevel, bilevel.start))
     if solution is None:
-        return run.checks
+        return
     run.add("value is [T, P]", solution.value.shape == bilevel.start.shape)
     lower = bilevel.inner_value(solution.value) < bilevel.inner_value(bilevel.start)
     run.add("lowers the inner objective", bool(lower.all()))
     run.add("same call, same bits", torch.equal(solution.value, solver(bilevel, bilevel.start).value))
     each = [solver(bilevel.one(t), bilevel.start[t : t + 1]).value for t in range(3)]
     run.close("tasks do not mix", torch.cat(each), solution.value, 1e-12)
-    return run.checks
 
 
-def check_curvature(plugin: Curvature | str | dict[str, Any]) -> list[Check]:
+@battery
+def check_curvature(run: Battery, plugin: Curvature | str | dict[str, Any]) -> None:
     """The battery of a curvature: linear, symmetric, equal to the Hessian on a quadratic, zero at zero."""
-    run = Battery()
     curvature = run.construct("curvature", plugin)
     if curvature is None:
-        return run.checks
+        return
     bilevel = regression()
     matvec = run.attempt("linearises", lambda: curvature(bilevel, bilevel.start))
     if matvec is None:
-        return run.checks
+        return
     u, v = torch.randn(
         2, *bilevel.start.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64
     )
@@ -45,4 +44,3 @@ def check_curvature(plugin: Curvature | str | dict[str, Any]) -> list[Check]:
     run.close("linear", matvec(2 * u - v), 2 * matvec(u) - matvec(v), 1e-8)
     run.close("symmetric", (u * matvec(v)).sum(dim=1), (v * matvec(u)).sum(dim=1), 1e-6)
     run.add("zero at zero", not matvec(torch.zeros_like(v)).any())
-    return run.checks

@@ -5,19 +5,19 @@ from typing import Any
 import torch
 
 from bench.api import Problem
-from bench.testing.battery import Battery, Check
+from bench.testing.battery import Battery, battery
 from bench.testing.samples import central, draw, same_tasks
 
 
-def check_problem(plugin: Problem | str | dict[str, Any]) -> list[Check]:
+@battery
+def check_problem(run: Battery, plugin: Problem | str | dict[str, Any]) -> None:
     """The battery of a problem: determinism, task independence, derivatives against finite differences."""
-    run = Battery()
     problem = run.construct("problem", plugin)
     if problem is None:
-        return run.checks
+        return
     drawn = run.attempt("draws tasks", lambda: draw(problem, n_tasks=2))
     if drawn is None:
-        return run.checks
+        return
     run.add("has a strength of 0 or more", problem.strength >= 0, f"strength {problem.strength}")
     run.add(
         "meta-parameters are a float64 vector", drawn.meta.ndim == 1 and drawn.meta.dtype == torch.float64
@@ -48,4 +48,3 @@ def check_problem(plugin: Problem | str | dict[str, Any]) -> list[Check]:
         run.add(
             "closed-form solution is stationary", left.item() < 1e-10, f"relative gradient {left.item():.1e}"
         )
-    return run.checks
