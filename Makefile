@@ -34,8 +34,8 @@ types: install
 	$(BIN)/pyright
 
 reference: install
-	$(BIN)/metabench run accuracy_vs_steps --jobs 2 --results results/reference
-	$(BIN)/metabench run cost_vs_steps --jobs 1 --results results/reference
+	$(BIN)/metabench run accuracy_vs_steps --jobs 2 --results results/reference || test $$? -eq 1
+	$(BIN)/metabench run cost_vs_steps --jobs 1 --results results/reference || test $$? -eq 1
 	for study in accuracy_vs_steps cost_vs_steps; do \
 		$(BIN)/metabench compact $$study --results results/reference && \
 		$(BIN)/metabench figures $$study --results results/reference || exit 1; \

@@ -36,17 +36,19 @@ def over_steps(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Figure]:
     """One figure per three problems; medians with intervals, failures in a strip above the data."""
     frame = table.with_axes(frame)
     rows = measured(frame, metrics) or list(metrics[:1])
-    looks = style.styles(frame["method"])
-    failed = bool((frame["status"] != "ok").any())
-    height = panels.ROW + panels.strip_height(frame)
+    everything = style.styles(frame["method"])
     figures = []
     for problems in chunks(frame):
+        here = frame[frame["problem"].isin(problems)]
+        looks = {name: look for name, look in everything.items() if (here["method"] == name).any()}
+        failed = bool((here["status"] != "ok").any())
+        height = panels.ROW + panels.strip_height(here)
         entries = [*looks, *([panels.FAILED] if failed else [])]
         figure, axes = panels.canvas(len(rows), len(problems), entries, height)
         size = (figure.get_figwidth() / len(problems) - 0.6, height - 0.35)
         for i, metric in enumerate(rows):
             for j, problem in enumerate(problems):
-                _panel(axes[i, j], frame[frame["problem"] == problem], metric, looks, size)
+                _panel(axes[i, j], here[here["problem"] == problem], metric, looks, size)
                 if i == 0:
                     panels.title(axes[i, j], problem, 34)
                 if i == len(rows) - 1:

@@ -102,6 +102,7 @@ RAMPS = {  # label pattern -> colours from few to many iterations, line
     r"iMAML Hessian-free, CG (\d+)": (("#c9bd54", "#5a5200"), (0, (6, 1, 1, 1))),
 }
 RAMP_MARKERS = {1: "o", 2: "s", 5: "^", 10: "D", 20: "v", 50: "p", 100: "X"}
+PROBLEMS = ("linear regression", "sinusoid, tanh", "sinusoid", "glyphs", "omniglot")
 ORDER = [
     "MAML, adjoint",
     "MAML, unrolled",
@@ -159,6 +160,12 @@ def rank(label: str) -> tuple[int, tuple[tuple[int, float, str], ...]]:
     return min(families, default=len(ORDER)), tuple(
         (0, float(p), "") if i % 2 else (1, 0.0, p.lower()) for i, p in enumerate(parts)
     )
+
+
+def problem_rank(label: str) -> tuple[int, tuple[tuple[int, float, str], ...]]:
+    """Sort key of problems: ours from the simplest to the hardest, then the others by name."""
+    known = [i for i, name in enumerate(PROBLEMS) if label.startswith(name)]
+    return min(known, default=len(PROBLEMS)), rank(label)[1]
 
 
 def base(label: str) -> str:

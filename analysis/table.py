@@ -151,7 +151,8 @@ def _with_labels(table: pd.DataFrame, descriptions: dict[str, dict[str, Any]]) -
     plain = labels.mixed_inner([labels.method(m) for m in methods], flat, names)
     table["problem"] = table["id"].map(dict(zip(ids, names, strict=True)))
     table["method"] = table["id"].map(dict(zip(ids, labels.distinguish(plain, flat, names), strict=True)))
-    order = table.assign(_problem=table["problem"].map(style.rank), _method=table["method"].map(style.rank))
+    ranks = {"_problem": table["problem"].map(style.problem_rank), "_method": table["method"].map(style.rank)}
+    order = table.assign(**ranks)
     keys = ["_problem", "_method", STEPS, *AXES, "seed", "id", "task"]
     return table.loc[order.sort_values(keys, na_position="first", kind="stable").index].reset_index(drop=True)
 

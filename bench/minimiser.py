@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import scipy.optimize
 import scipy.sparse.linalg
 import torch
 from numpy.typing import NDArray
@@ -60,23 +59,24 @@ def descend(oracle: Oracle) -> Vectors:
     if oracle.scale == 0:
         return start
 
+    unit = float(bilevel.inner_value(start).abs()) or 1.0  # tolerances below are absolute ones
     phi = start.clone().requires_grad_()
 
     def value() -> Tensor:
         oracle.spend()
         with torch.enable_grad():
-            value = bilevel.inner_value(phi).sum()
+            value = bilevel.inner_value(phi).sum() / unit
             (phi.grad,) = torch.autograd.grad(value, phi)
-        oracle.relative(phi.grad)
+        oracle.relative(unit * phi.grad)
         return value.detach()
 
-    # Far from rounding, where the decrease of G drowns and a line search on G cannot work: Newton does the rest.
+    # Ends well before the decrease of G drowns in rounding, where no line search works: Newton does the rest.
     torch.optim.LBFGS(
         [phi],
         max_iter=oracle.limit,
         max_eval=oracle.limit,
-        tolerance_grad=1e-6 * oracle.scale / oracle.n_params**0.5,
-        tolerance_change=1e-9 * float(bilevel.inner_value(start).abs()),
+        tolerance_grad=1e-6 * oracle.scale / unit / oracle.n_params**0.5,
+        tolerance_change=1e-9,
         history_size=20,
         line_search_fn="strong_wolfe",
     ).step(value)

@@ -161,7 +161,7 @@ def test_a_failed_check_exits_with_1(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_plugin_that_declines_has_neither_passed_nor_failed(monkeypatch: pytest.MonkeyPatch):
-    declined = testing.Check("draws tasks", False, "Declined: no such data here")
+    declined = testing.Check("draws tasks", False, "no such data here", declined=True)
     monkeypatch.setitem(testing.CHECKS, "problem", lambda name: [declined])
     result = metabench("check", "problem:sinusoid")
     assert result.code == 3

@@ -194,17 +194,16 @@ def test_implicit_is_the_derivative_of_the_minimiser():
 
     first, _ = query_loss(b.meta)
     h, generator = 1e-3, torch.Generator().manual_seed(1)
-    for _ in range(3):
-        v = torch.randn(b.meta.shape, generator=generator, dtype=torch.float64)
-        near, far = (
-            (query_loss(b.meta + k * h * v)[1] - query_loss(b.meta - k * h * v)[1]) / (2 * k * h)
-            for k in (0.1, 0.2)
-        )
-        torch.testing.assert_close(reference.value @ v, (4 * near - far) / 3, rtol=1e-7, atol=1e-7)
+    v = torch.randn(b.meta.shape, generator=generator, dtype=torch.float64)
+    near, far = (
+        (query_loss(b.meta + k * h * v)[1] - query_loss(b.meta - k * h * v)[1]) / (2 * k * h)
+        for k in (0.1, 0.2)
+    )
+    torch.testing.assert_close(reference.value @ v, (4 * near - far) / 3, rtol=1e-7, atol=1e-7)
 
 
 def test_implicit_on_the_sinusoid_network_is_the_dense_solve():
-    b = bilevel(Sinusoid(network=MLP(activation="tanh")), n_tasks=1)
+    b = bilevel(Sinusoid(network=MLP(hidden=(25, 25), activation="tanh")), n_tasks=1)
     reference = implicit_reference(b)
     assert not reference.missing
     phi = b.start
@@ -223,7 +222,7 @@ def test_implicit_on_the_sinusoid_network_is_the_dense_solve():
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_implicit_at_low_strength_is_a_minimum_or_a_reason(activation):
     """Never a wrong value: a minimum was found, or there is a reason."""
-    b = bilevel(Sinusoid(strength=0.5, network=MLP(hidden=(20, 20), activation=activation)), n_tasks=2)
+    b = bilevel(Sinusoid(strength=0.5, network=MLP(hidden=(25, 25), activation=activation)), n_tasks=2)
     reference = implicit_reference(b)
     for task in range(2):
         row = reference.value[task]

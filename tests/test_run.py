@@ -376,22 +376,38 @@ def test_resident_pass_sees_what_a_method_allocates():
 
 
 @linux
+def test_a_failure_in_the_fresh_process_has_its_traceback():
+    record = run_cell(cell("raise-in-child", passes=["accuracy", "resident"]), "study")
+    assert record["status"] == "error"
+    assert record["reason"]["message"] == "lost in the child"
+    assert "toy_methods.py" in record["reason"]["traceback"]
+    assert record["accuracy"]["references"]["implicit"]["relative_error"]
+    assert "resident" not in record
+
+
+@linux
 @pytest.mark.parametrize(
-    ("behaviour", "status", "message"),
+    ("fate", "status", "message"),
     [
-        ("die-in-child", "killed", "killed by SIGKILL; the kernel's out-of-memory killer does this"),
-        ("exit-in-child", "error", "exit code 3"),
-        ("hang-in-child", "timed_out", "was ended after"),
-        ("raise-in-child", "error", "lost in the child"),
+        ("kill -KILL $$", "killed", "killed by SIGKILL; the kernel's out-of-memory killer does this"),
+        ("kill -SEGV $$", "killed", "killed by SIGSEGV"),
+        ("echo why >&2; exit 3", "error", "exit code 3"),
+        ("exec sleep 600", "timed_out", "was ended after 0.5 s"),
+        ("echo nonsense", "error", "Expecting value"),
     ],
 )
-def test_a_failing_resident_pass_keeps_the_rest(behaviour, status, message, monkeypatch):
-    if behaviour == "hang-in-child":
+def test_a_dying_resident_pass_keeps_the_rest(fate, status, message, monkeypatch, tmp_path):
+    fake = tmp_path / "python"
+    fake.write_text(f"#!/bin/sh\ncat > /dev/null\n{fate}\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    if status == "timed_out":
         monkeypatch.setattr(run, "RESIDENT_SECONDS", 0.5)
         monkeypatch.setattr(run, "RESIDENT_CALLS", 0.0)
-    record = run_cell(cell(behaviour, passes=["accuracy", "resident"]), "study")
+    record = run_cell(cell(passes=["accuracy", "resident"]), "study")
     assert record["status"] == status
     assert message in record["reason"]["message"]
+    assert ("why" in str(record["reason"]["traceback"])) == ("why" in fate)
     assert record["accuracy"]["references"]["implicit"]["relative_error"]
     assert "resident" not in record
 

@@ -1,9 +1,7 @@
 """A small smooth problem and a method that fails in every way, registered on import: see `test_run.toys`."""
 
 import os
-import signal
 import sys
-import time
 import warnings
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,9 +13,9 @@ from bench.registry import register
 
 MB = 2**20
 Behaviour = Literal[
-    "good", "raise", "runtime", "nan", "half-nan", "memory", "allocator", "decline", "stall", "shape", "dtype",
-    "tuple", "stat", "random", "print", "write-input", "allocate", "late-raise", "late-memory",
-    "die-in-child", "exit-in-child", "hang-in-child", "raise-in-child",
+    "good", "raise", "runtime", "nan", "half-nan", "memory", "allocator", "decline", "stall", "shape",
+    "dtype", "tuple", "stat", "random", "print", "write-input", "allocate", "late-raise", "late-memory",
+    "raise-in-child",
 ]  # fmt: skip
 
 
@@ -137,12 +135,6 @@ def _spoil(behaviour, bilevel, good):
             raise ArithmeticError("not twice")
         case "late-memory" if calls > 1:
             raise MemoryError
-        case "die-in-child" if in_child:
-            os.kill(os.getpid(), signal.SIGKILL)
-        case "exit-in-child" if in_child:
-            sys.exit(3)
-        case "hang-in-child" if in_child:
-            time.sleep(600)
         case "raise-in-child" if in_child:
             raise LookupError("lost in the child")
     return good

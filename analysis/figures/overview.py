@@ -33,15 +33,21 @@ def draw(frame: pd.DataFrame) -> list[Figure]:
 
 
 def _scatter(frame: pd.DataFrame, errors: list[Metric], costs: list[Metric]) -> list[Figure]:
-    looks = style.styles(frame["method"])
-    failed = bool((frame["status"] != "ok").any())
+    everything = style.styles(frame["method"])
     figures = []
     for problems in grid.chunks(frame):
+        shown = frame[frame["problem"].isin(problems)]
+        failed = bool((shown["status"] != "ok").any())
+        error_of = {p: _error(shown[shown["problem"] == p], errors) for p in problems}
+        # The legend names what the panels can show: a method without this reference has no point.
+        seen = [shown[(shown["problem"] == p) & shown[e.column].notna()] for p, e in error_of.items()]
+        dotted = pd.concat([*seen, shown[shown["status"] != "ok"]])
+        looks = {name: look for name, look in everything.items() if (dotted["method"] == name).any()}
         entries = [*looks, *([panels.FAILED] if failed else [])]
         figure, axes = panels.canvas(len(problems), len(costs), entries, ROW)
         for i, problem in enumerate(problems):
-            here = frame[frame["problem"] == problem]
-            error = next((e for e in errors if here[e.column].notna().any()), errors[0])
+            here = shown[shown["problem"] == problem]
+            error = error_of[problem]
             for j, cost in enumerate(costs):
                 _cloud(axes[i, j], here, error, cost, looks)
                 axes[i, j].set_xlabel(cost.title.replace("\n", " "))
@@ -50,6 +56,11 @@ def _scatter(frame: pd.DataFrame, errors: list[Metric], costs: list[Metric]) -> 
         panels.legend(figure, looks, failed, lines=frame[table.STEPS].nunique() > 1)
         figures.append(figure)
     return figures
+
+
+def _error(frame: pd.DataFrame, errors: list[Metric]) -> Metric:
+    """The first of ``errors`` that has a value on this problem."""
+    return next((e for e in errors if frame[e.column].notna().any()), errors[0])
 
 
 def _cloud(axes: Axes, frame: pd.DataFrame, error: Metric, cost: Metric, looks: dict[str, Style]) -> None:
