@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from analysis import stats, style, table, units
+from analysis import reasons, stats, style, table, units
 from analysis.metrics import CONTROL
 
 _NOT_SETTINGS = ("environment.", "time.", "tensor_bytes.", "resident.", "calls.", "pass_seconds.", "stats.")
@@ -78,9 +78,10 @@ def references(frame: pd.DataFrame) -> str:
     measured = frame[(frame["status"] == "ok") & frame["task"].notna()]
     for name in table.REFERENCES:
         known = measured[measured[f"missing.{name}"].notna() & measured[f"error.{name}"].isna()]
-        for (problem, reason), group in known.groupby(["problem", f"missing.{name}"], sort=False):
+        for problem, group in known.groupby("problem", sort=False):
             of = int((measured["problem"] == problem).sum())
-            lines.append(f"{name}: missing for {len(group)} of {of} values on {problem}: {reason}.")
+            for kind in reasons.kinds(group[f"missing.{name}"]):
+                lines.append(f"{name}: missing for {kind.n} of {of} values on {problem}: {kind.text}.")
     return " ".join(lines)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import panels, scales, stats, style, table
+from analysis import panels, reasons, scales, stats, style, table
 from analysis.metrics import Metric
 from analysis.style import Style
 
@@ -88,11 +88,7 @@ def coinciding(curves: dict[str, pd.Series]) -> list[list[str]]:
     for name, curve in curves.items():
         for group in groups:
             first = curves[group[0]]
-            if (
-                len(curve)
-                and curve.index.equals(first.index)
-                and np.allclose(curve, first, rtol=0.01, atol=0)
-            ):
+            if curve.index.equals(first.index) and np.allclose(curve, first, rtol=0.01, atol=0):
                 group.append(name)
                 break
         else:
@@ -106,15 +102,15 @@ def remark(frame: pd.DataFrame, metric: Metric) -> str:
     if ok.empty:
         return "no cell ended well"
     value = ok[metric.column]
-    reasons = ok[metric.missing][value.isna()].dropna() if metric.missing else pd.Series(dtype="string")
+    why = ok[metric.missing][value.isna()].dropna() if metric.missing else pd.Series(dtype="string")
     what = "reference" if metric.per_task else "value"
     if not value.notna().any():
-        if reasons.empty:
+        if why.empty:
             return "not measured"
-        return textwrap.fill(f"no {what}: {reasons.mode().iloc[0]}", 34, max_lines=4, placeholder=" …")
-    if reasons.empty:
+        return textwrap.fill(f"no {what}: {reasons.kinds(why)[0].example}", 34, max_lines=4, placeholder=" …")
+    if why.empty:
         return ""
-    share = len(reasons) / (len(reasons) + value.notna().sum())
+    share = len(why) / (len(why) + value.notna().sum())
     return (
         f"no {what} for {share:.0%} of the values"
         if share >= 0.01

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup, escape
 
-from analysis import captions, figures, metrics, style, table, units, verdict
+from analysis import captions, figures, metrics, reasons, style, table, units, verdict
 from analysis.metrics import Metric
 from bench.errors import UsageError
 from bench.spec import shipped
@@ -84,9 +85,11 @@ def render(studies: "list[tuple[Spec, list[dict[str, Any]]]]") -> str:
     return environment.get_template("report.html").render(studies=sections, terms=TERMS)
 
 
-def glue(text: str) -> str:
-    """Keep a number and its unit on one line."""
-    return re.sub(r"(?<=\d) (?=(?:s|ms|µs|ns|B|[KMGTP]iB)\b)", "\N{NO-BREAK SPACE}", text)
+def glue(text: str) -> Markup:
+    """Text with its intervals, exponents, and numbers with units each kept on one line."""
+    units_of = r"(?:s|ms|µs|ns|B|[KMGTP]iB)\b"
+    pattern = rf"\[[^\]]{{1,40}}\]|\d[\d.]*(?:e[+-]\d+| {units_of})"
+    return Markup(re.sub(pattern, lambda m: f'<span class="nb">{m[0]}</span>', str(escape(text))))
 
 
 def _section(spec: "Spec", records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -206,13 +209,13 @@ def _count(row: dict[Any, Any]) -> str:
 def _failures(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Failures by kind and reason, the most frequent first, with the cells that they befell."""
     cells = table.cells(frame)
-    bad = cells[cells["status"] != "ok"].copy()
-    bad["reason"] = bad["reason"].fillna("no reason recorded").str.split("\n").str[0].str.slice(0, 300)
     found = []
-    for (status, reason), group in bad.groupby(["status", "reason"], sort=True):
-        shown = [{"id": row["id"], "what": _what(row)} for row in group.head(MOST_IDS).to_dict("records")]
-        more = len(group) - len(shown)
-        found.append({"status": status, "reason": reason, "n": len(group), "cells": shown, "more": more})
+    for status, bad in cells[cells["status"] != "ok"].groupby("status", sort=True):
+        for kind in reasons.kinds(bad["reason"].fillna("no reason recorded")):
+            rows = bad.loc[kind.where].head(MOST_IDS).to_dict("records")
+            shown = [{"id": row["id"], "what": _what(row)} for row in rows]
+            more = kind.n - len(shown)
+            found.append({"status": status, "reason": kind.text, "n": kind.n, "cells": shown, "more": more})
     return sorted(found, key=lambda one: -one["n"])
 
 

@@ -46,7 +46,7 @@ def ratio(value: float) -> str:
 def cosine(value: float) -> str:
     """A cosine; its distance from 1 where that would round to nothing."""
     rest = 1 - value
-    return f"{value:.3f}" if not 0 < rest < 5e-4 else f"1 - {digits(rest, 1)}"
+    return f"1 - {digits(rest, 1)}" if 0 < rest < 5e-4 else f"{value:.3f}".replace("-0.000", "0.000")
 
 
 def count(value: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis import stats, style, table, units
+from analysis import reasons, stats, style, table, units
 from analysis.metrics import CALLS, ERRORS, RATIO, SECONDS, TENSOR_BYTES, Metric
 
 ROUNDING = {"float64": 1.5e-8, "float32": 3.5e-4, "bfloat16": 0.09, "float16": 0.032}
@@ -66,8 +66,8 @@ def _items(frame: pd.DataFrame) -> list[Item]:
     for name in known:
         items += _accuracy(frame, rows, name)
     if "maml" not in known and frame["task"].notna().any():
-        reasons = frame["missing.maml"].dropna()
-        why = reasons.mode().iloc[0] if len(reasons) else "no error was recorded"
+        known_reasons = reasons.kinds(frame["missing.maml"].dropna())
+        why = known_reasons[0].example if known_reasons else "no error was recorded"
         items.append(Item("Distance to exact MAML", "", f"Not known: {why}."))
     return items if known else items + _costs(rows)
 

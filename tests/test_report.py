@@ -204,6 +204,14 @@ def test_page_carries_the_table_unless_it_is_too_large(failed, monkeypatch):
     assert "metabench export demo --format csv" in text
 
 
+def test_numbers_stay_with_their_units_and_markup_stays_escaped():
+    glued = report.glue("a <b> at 1.5 ms, 2e-7 [1e-7, 3e-7] and 12 gradients")
+    assert glued == (
+        'a &lt;b&gt; at <span class="nb">1.5 ms</span>, <span class="nb">2e-7</span> '
+        '<span class="nb">[1e-7, 3e-7]</span> and 12 gradients'
+    )
+
+
 def test_page_on_several_studies_and_one_without_records():
     text = page(
         (fake.spec("first", figure="overview"), fake.records([fake.LINEAR], METHODS[-1:], seeds=[0])),

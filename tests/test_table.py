@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import labels, metrics, stats, style, table, units
+from analysis import labels, metrics, reasons, stats, style, table, units
 from tests import fake_records as fake
 
 
@@ -280,7 +280,7 @@ def test_summary_when_everything_failed():
         (units.seconds(75.0), "75.0 s"),
         (units.nbytes(1536), "1.50 KiB"), (units.nbytes(12), "12 B"), (units.nbytes(3 * 2**30), "3.00 GiB"),
         (units.count(12345), "12,345"), (units.count(2.5), "2.5"),
-        (units.cosine(0.99), "0.990"), (units.cosine(1 - 3e-6), "1 - 3e-6"), (units.cosine(1.0), "1.000"),
+        (units.cosine(0.99), "0.990"), (units.cosine(-1e-9), "0.000"), (units.cosine(1 - 3e-6), "1 - 3e-6"), (units.cosine(1.0), "1.000"),
     ],
 )  # fmt: skip
 def test_numbers_as_text(text, expected):
@@ -291,3 +291,19 @@ def test_metrics_describe_values_with_and_without_an_interval():
     metric = metrics.SECONDS
     assert metric.describe(0.001, 0.0009, 0.0011) == "1.00 ms [900 µs, 1.10 ms]"
     assert metric.describe(0.001, math.nan, math.nan) == "1.00 ms"
+
+
+def test_reasons_that_differ_in_numbers_only_are_one_kind():
+    said = [
+        "kink: jumps by 1.4e-2 times; descent stops at 3",
+        "kink: jumps by 7 times; stops",
+        "tasks 0, 2",
+        "tasks 1",
+        "x",
+    ]
+    found = reasons.kinds(pd.Series(said))
+    assert [(k.text, k.n, k.where.tolist()) for k in found] == [
+        ("for example kink: jumps by 1.4e-2 times", 2, [0, 1]),
+        ("for example tasks 0, 2", 2, [2, 3]),
+        ("x", 1, [4]),
+    ]
