@@ -130,7 +130,7 @@ def test_cuda_is_declined_without_a_device():
 @pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
 def test_a_cell_on_cuda():
     every = ["accuracy", "time", "tensor_bytes", "resident"]
-    record = run_cell(cell(imaml(), "linear_regression", device="cuda", passes=every), "study")
+    record = run_cell(cell({"name": "imaml"}, "linear_regression", device="cuda", passes=every), "study")
     assert record["status"] == "ok"
     assert record["tensor_bytes"]["meter"] == "cuda_allocated"
     assert record["environment"]["gpu"]

@@ -280,7 +280,8 @@ def test_summary_when_everything_failed():
         (units.seconds(75.0), "75.0 s"),
         (units.nbytes(1536), "1.50 KiB"), (units.nbytes(12), "12 B"), (units.nbytes(3 * 2**30), "3.00 GiB"),
         (units.count(12345), "12,345"), (units.count(2.5), "2.5"),
-        (units.cosine(0.99), "0.990"), (units.cosine(-1e-9), "0.000"), (units.cosine(1 - 3e-6), "1 - 3e-6"), (units.cosine(1.0), "1.000"),
+        (units.cosine(0.99), "0.990"), (units.cosine(-1e-9), "0.000"),
+        (units.cosine(1 - 3e-6), "1 - 3e-6"), (units.cosine(1.0), "1.000"),
     ],
 )  # fmt: skip
 def test_numbers_as_text(text, expected):
