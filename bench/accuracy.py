@@ -36,11 +36,13 @@ def verdict(estimate: Estimate) -> tuple[str, dict[str, Any] | None]:
             return "non_finite", _reason(f"{name} is not finite in {_tasks(wrong)}")
     if not estimate.converged.all():
         missed = ~estimate.converged
-        seen = [
-            f"{name} up to {stat[missed].double().abs().max():.2g}"
-            for name, stat in estimate.stats.items()
-            if name.endswith("residual")
-        ]
+        seen = []
+        for name, stat in estimate.stats.items():
+            values = stat[missed].double()
+            if name.endswith("residual"):
+                seen.append(f"{name} up to {values.abs().max():.2g}")
+            elif name.endswith("smallest_curvature") and values.min() <= 0:
+                seen.append(f"the curvature falls to {values.min():.2g}, so the Hessian is indefinite")
         return "not_converged", _reason("; ".join([f"not converged in {_tasks(missed)}", *seen]))
     return "ok", None
 

@@ -1,0 +1,66 @@
+"""The README's numbers are those of the committed records, and its commands exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from analysis import readme, table
+from bench.cli import app
+from bench.record import Store
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+REFERENCE = ROOT / "results" / "reference"
+
+
+def test_the_numbers_are_written_from_the_records() -> None:
+    assert readme.update(ROOT / "README.md", REFERENCE) == README
+
+
+def test_a_missing_marker_is_said(tmp_path: Path) -> None:
+    broken = tmp_path / "README.md"
+    broken.write_text(README.replace("begin: memory", "begin: memories"), encoding="utf-8")
+    with pytest.raises(ValueError, match="memory"):
+        readme.update(broken, REFERENCE)
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    named = set(re.findall(r"^metabench (\w+)", README, flags=re.MULTILINE))
+    assert {"list", "plan", "run", "status", "figures", "report"} <= named
+    known = {command.name or command.callback.__name__ for command in app.app.registered_commands}
+    known |= {group.name for group in app.app.registered_groups}
+    assert named <= {str(name).replace("list_", "list") for name in known}
+
+
+def test_figures_of_the_readme_are_committed() -> None:
+    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
+        assert (ROOT / path).stat().st_size > 10_000, path
+
+
+@pytest.fixture(scope="module")
+def cost():
+    return table.frame(Store(REFERENCE, "cost_vs_steps").records())
+
+
+def test_memory_grows_as_promised(cost) -> None:
+    """Unrolled MAML linearly in K, the adjoint sweep by one iterate (T x P numbers) a step, iMAML not at all."""
+    found = readme.peaks(cost, "sinusoid")
+    iterate = 25 * 1761 * 4
+    growth = (found[100] - found[50]) / 50
+    assert growth["MAML, adjoint"] == pytest.approx(iterate, rel=0.01)
+    assert growth["MAML, unrolled"] > 5 * iterate
+    earlier = (found[50] - found[10]) / 40
+    assert growth["MAML, unrolled"] == pytest.approx(earlier["MAML, unrolled"], rel=0.01)
+    for method in ("FOMAML", "iMAML, CG 1", "iMAML, CG 5", "iMAML, CG 10"):
+        assert growth[method] == 0
+        assert found[1][method] == pytest.approx(found[100][method], rel=0.2)
+
+
+def test_one_cg_iteration_is_worse_than_first_order_and_floors_do_not_move() -> None:
+    accuracy = table.frame(Store(REFERENCE, "accuracy_vs_steps").records())
+    six = readme.quadratic(accuracy, 6.0)
+    assert readme.median_error(six, "iMAML, CG 1", 20) > readme.median_error(six, "FOMAML", 20)
+    for method in ("iMAML, CG 1", "iMAML, CG 2", "iMAML, CG 5"):
+        late = readme.median_error(six, method, 100)
+        assert readme.median_error(six, method, 50) == pytest.approx(late, rel=0.01)
