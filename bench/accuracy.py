@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.api import Estimate, PerTask, Vectors
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, Estimate, PerTask, Vectors
 from bench.failures import BrokenPromiseError
 from bench.reference import Reference
 

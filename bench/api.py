@@ -15,62 +15,54 @@ elsewhere are final: to alter a plugin, wrap it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Shaped
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from bench.bilevel import Bilevel
+from bench.bilevel import Bilevel
+from bench.tasks import (
+    Batching,
+    Declined,
+    InvalidValueError,
+    Network,
+    PerTask,
+    Problem,
+    Split,
+    Tasks,
+    Vector,
+    Vectors,
+    require,
+)
 
-Vector = Float[Tensor, " P"]
-Vectors = Float[Tensor, "T P"]
-PerTask = Shaped[Tensor, " T"]
+__all__ = [
+    "Batching",
+    "Bilevel",
+    "Curvature",
+    "Declined",
+    "Estimate",
+    "FirstOrderSolver",
+    "InnerSolver",
+    "InvalidValueError",
+    "LinearSolver",
+    "Matvec",
+    "Method",
+    "Network",
+    "PerTask",
+    "Problem",
+    "Solution",
+    "Split",
+    "State",
+    "Target",
+    "Tasks",
+    "Vector",
+    "Vectors",
+    "require",
+]
+
 Matvec = Callable[[Vectors], Vectors]
 State = tuple[Tensor, ...]
-Batching = Literal["vmap", "loop"]
 Target = Literal["maml", "implicit"]
-Split = Literal["train", "val", "test"]
-
-
-class Declined(Exception):
-    """Raised by a plugin that cannot serve this cell; the reason is stored in the record and shown."""
-
-
-class InvalidValueError(ValueError):
-    """A hyper-parameter with an impossible value: says which, what was got and what is allowed."""
-
-
-def require(ok: bool, field: str, got: object, allowed: str) -> None:
-    """Check one hyper-parameter in ``__post_init__``; raise `InvalidValueError` if it is not ``ok``."""
-    if not ok:
-        raise InvalidValueError(f"{field} = {got!r} is not possible; allowed: {allowed}")
-
-
-@dataclass(frozen=True)
-class Tasks:
-    """A batch of ``T`` tasks. Every tensor has the task axis first; inputs and targets are per example."""
-
-    support_x: Shaped[Tensor, "T n ..."]
-    support_y: Shaped[Tensor, "T n ..."]
-    query_x: Shaped[Tensor, "T m ..."]
-    query_y: Shaped[Tensor, "T m ..."]
-
-    def __len__(self) -> int:
-        return len(self.support_x)
-
-    def __getitem__(self, index: slice | Tensor) -> "Tasks":
-        """A sub-batch; ``index`` keeps the task axis (a slice or a tensor of task numbers)."""
-        return self._map(lambda x: x[index])
-
-    def to(self, dtype: torch.dtype | None = None, device: str | torch.device | None = None) -> "Tasks":
-        """Cast the floating-point tensors to ``dtype`` and move all of them to ``device``."""
-        return self._map(lambda x: x.to(device=device, dtype=dtype if x.is_floating_point() else None))
-
-    def _map(self, f: Callable[[Tensor], Tensor]) -> "Tasks":
-        return Tasks(f(self.support_x), f(self.support_y), f(self.query_x), f(self.query_y))
 
 
 class Estimate(NamedTuple):
@@ -90,74 +82,11 @@ class Solution(NamedTuple):
     stats: dict[str, PerTask]
 
 
-class Problem(ABC):
-    """A distribution of tasks and the two losses of one task. Fields are its hyper-parameters.
-
-    ``strength`` is lambda of the proximal term. ``batching`` says how `Bilevel` batches the losses over
-    tasks: "vmap" (small networks) or "loop" (convolutions on CPU, where vmap's grouped kernels lose).
-    Losses use torch operations only and no in-place updates; batch norm is written out in elementary
-    operations, because torch 2.13 differentiates `F.batch_norm` under vmap wrongly and without a warning.
-    """
-
-    strength: float
-
-    @property
-    def batching(self) -> Batching:
-        """How `Bilevel` batches the losses over tasks."""
-        return "vmap"
-
-    @abstractmethod
-    def init(self, generator: torch.Generator) -> Vector:
-        """Meta-parameters ``theta`` at initialisation, float64 on the CPU."""
-
-    @abstractmethod
-    def sample(self, generator: torch.Generator, n_tasks: int, split: Split = "train") -> Tasks:
-        """Draw ``n_tasks`` tasks, float64 on the CPU. Raise `Declined` where the data are missing."""
-
-    @abstractmethod
-    def support_loss(self, phi: Vector, x: Tensor, y: Tensor) -> Float[Tensor, ""]:
-        """Loss of one task's support set at one flat parameter vector, without the proximal term."""
-
-    def query_loss(self, phi: Vector, x: Tensor, y: Tensor) -> Float[Tensor, ""]:
-        """Loss of one task's query set; the support loss unless a problem says otherwise."""
-        return self.support_loss(phi, x, y)
-
-    def query_accuracy(self, phi: Vector, x: Tensor, y: Tensor) -> Float[Tensor, ""] | None:
-        """Share of one task's query set classified rightly; None for problems that are no classification."""
-        return None
-
-    def fingerprint(self) -> str | None:
-        """Names the stored data behind the tasks in the record; None where there are none."""
-        return None
-
-    def inner_solution(self, meta: Vectors, tasks: Tasks) -> Vectors | None:
-        """The exact minimiser of G for every task, where it has a closed form; else None."""
-        return None
-
-
-class Network(ABC):
-    """A function of a flat parameter vector and a batch of inputs. ``batching`` as in `Problem`."""
-
-    batching: ClassVar[Batching] = "vmap"
-
-    @abstractmethod
-    def size(self, in_shape: tuple[int, ...], n_out: int) -> int:
-        """Number of parameters ``P``."""
-
-    @abstractmethod
-    def init(self, generator: torch.Generator, in_shape: tuple[int, ...], n_out: int) -> Vector:
-        """Initial parameters, float64 on the CPU."""
-
-    @abstractmethod
-    def forward(self, phi: Vector, x: Float[Tensor, "n ..."], n_out: int) -> Float[Tensor, "n out"]:
-        """Outputs for inputs ``x`` of shape [n, *in_shape]."""
-
-
 class InnerSolver(ABC):
     """Minimises G for all tasks from ``start``. ``steps`` is the number of iterations, where it has one."""
 
     @abstractmethod
-    def __call__(self, bilevel: "Bilevel", start: Vectors) -> Solution: ...
+    def __call__(self, bilevel: Bilevel, start: Vectors) -> Solution: ...
 
 
 class FirstOrderSolver(InnerSolver):
@@ -177,7 +106,7 @@ class FirstOrderSolver(InnerSolver):
     def update(self, step: int, phi: Vectors, grad: Vectors, state: State) -> tuple[Vectors, State]:
         """Step number ``step`` (from 0)."""
 
-    def __call__(self, bilevel: "Bilevel", start: Vectors) -> Solution:
+    def __call__(self, bilevel: Bilevel, start: Vectors) -> Solution:
         phi, state = start, self.init(start)
         for step in range(self.steps):
             phi, state = self.update(step, phi, bilevel.inner_grad(phi), state)
@@ -200,7 +129,7 @@ class Curvature(ABC):
     """The product with the Hessian of G at ``phi``, exact or approximate."""
 
     @abstractmethod
-    def __call__(self, bilevel: "Bilevel", phi: Vectors) -> Matvec: ...
+    def __call__(self, bilevel: Bilevel, phi: Vectors) -> Matvec: ...
 
 
 class Method(ABC):
@@ -213,4 +142,4 @@ class Method(ABC):
     exact: ClassVar[Target | None] = None
 
     @abstractmethod
-    def __call__(self, bilevel: "Bilevel") -> Estimate: ...
+    def __call__(self, bilevel: Bilevel) -> Estimate: ...

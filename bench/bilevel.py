@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from bench.api import PerTask, Problem, Tasks, Vector, Vectors
+from bench.tasks import PerTask, Problem, Tasks, Vector, Vectors
 
 
 @dataclass

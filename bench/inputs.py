@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from bench import registry
-from bench.api import Declined, Estimate, Method, Problem, Tasks, Vector
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, Declined, Estimate, Method, Problem, Tasks, Vector
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.api import Vectors
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, Vectors
 
 DENSE_PARAMS = 500  # up to here P products, one eigendecomposition and no iteration
 STATIONARY = 1e-10  # |grad G| at the solution over |grad G| at theta

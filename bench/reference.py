@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.api import FirstOrderSolver, InnerSolver, State, Vectors
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, FirstOrderSolver, InnerSolver, State, Vectors
 from bench.minimiser import DENSE_PARAMS, STATIONARY, MissingError, Oracle, descend, polish
 
 MAX_ITERATE_BYTES = 4 * 2**30

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from bench import accuracy, inputs, measure, registry
-from bench.bilevel import Bilevel
+from bench.api import Bilevel
 from bench.cells import Cell
 from bench.failures import classify
 from bench.record import SCHEMA, Record, timestamp

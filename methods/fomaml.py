@@ -1,7 +1,6 @@
 from dataclasses import dataclass, field
 
-from bench.api import Estimate, InnerSolver, Method
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, Estimate, InnerSolver, Method
 from bench.registry import register
 from methods.inner import GradientDescent
 

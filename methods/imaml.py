@@ -1,7 +1,6 @@
 from dataclasses import dataclass, field
 
-from bench.api import Curvature, Estimate, InnerSolver, LinearSolver, Method
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, Curvature, Estimate, InnerSolver, LinearSolver, Method
 from bench.registry import register
 from methods.curvature import Exact
 from methods.inner import GradientDescent

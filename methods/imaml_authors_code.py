@@ -2,8 +2,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.api import Estimate, Method, require
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, Estimate, Method, require
 from bench.registry import register
 from methods.linear import ConjugateGradient
 

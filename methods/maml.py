@@ -3,8 +3,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from bench.api import Declined, Estimate, FirstOrderSolver, InnerSolver, Method, Target
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, Declined, Estimate, FirstOrderSolver, InnerSolver, Method, Target
 from bench.registry import name_of, register
 from methods.backward import adjoint, checkpointed, unrolled
 from methods.inner import GradientDescent

@@ -33,7 +33,7 @@ def allowed(name: str, *prefixes: str) -> bool:
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_arrows_point_one_way(path: Path) -> None:
     folder = path.relative_to(ROOT).parts
-    contract = ("bench.api", "bench.bilevel", "bench.registry", "bench.errors")
+    contract = ("bench.api", "bench.registry", "bench.errors")
     for name in ours(path) - {"bench", "methods", "analysis"}:
         if folder[0] == "methods":
             assert allowed(name, "methods", *contract), name
@@ -69,3 +69,26 @@ def test_one_vmap_and_no_pickle() -> None:
     assert vmaps == [ROOT / "bench" / "bilevel.py"]
     for path in MODULES:
         assert not imports(path) & {"pickle", "cloudpickle", "dill", "joblib"}, path
+
+
+def test_no_circle_of_imports() -> None:
+    """Within ``bench``, modules import each other in one direction only; type-only imports count too."""
+    names = {
+        ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in MODULES
+    }
+    arrows = {
+        name: {other for other in imports(path) if other in names} - {name} for name, path in names.items()
+    }
+    for name in arrows:  # a package's __init__ re-exports its own modules
+        arrows[name] = {o for o in arrows[name] if not name.startswith(o + ".")}
+    finished: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join([*way[way.index(name) :], name])
+        if name not in finished:
+            for other in arrows[name]:
+                visit(other, (*way, name))
+            finished.add(name)
+
+    for name in names:
+        visit(name, ())

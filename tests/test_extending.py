@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 
 from bench.api import Estimate, InnerSolver, Method, Target
-from bench.bilevel import Bilevel
+from bench.api import Bilevel
 from bench.registry import register
 from methods.inner import GradientDescent
 

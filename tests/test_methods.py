@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.bilevel import Bilevel
+from bench.api import Bilevel
 from bench.registry import build, names
 from bench.testing import check_method
 from bench.testing.samples import regression, sinusoid

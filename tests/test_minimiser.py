@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from bench.api import Problem, Tasks
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, Problem, Tasks
 from bench.problems import MLP, Sinusoid
 from bench.reference import implicit_reference
 

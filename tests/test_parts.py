@@ -48,7 +48,7 @@ def test_adam_with_a_parameter_that_never_moves() -> None:
     dead[:, :, 0] = 0
     from dataclasses import replace
 
-    from bench.bilevel import Bilevel
+    from bench.api import Bilevel
 
     tasks = replace(bilevel.tasks, support_x=dead)
     problem = build("problem", {"name": "linear_regression", "dim": 8, "support": 5})

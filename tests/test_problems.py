@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.nn.functional import batch_norm as torch_batch_norm
 
 from bench import data, registry
-from bench.api import Declined, InvalidValueError, Network, Problem
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, Declined, InvalidValueError, Network, Problem
 from bench.errors import UsageError
 from bench.problems import (
     MLP,

@@ -44,7 +44,7 @@ def cost():
 
 
 def test_memory_grows_as_promised(cost) -> None:
-    """Unrolled MAML linearly in K, the adjoint sweep by one iterate (T x P numbers) a step, iMAML not at all."""
+    """Unrolled MAML linearly in K, the adjoint sweep by one iterate a step, iMAML not at all."""
     found = readme.peaks(cost, "sinusoid")
     iterate = 25 * 1761 * 4
     growth = (found[100] - found[50]) / 50

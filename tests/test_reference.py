@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from bench.api import Declined, FirstOrderSolver, InnerSolver, Problem, Solution
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, Declined, FirstOrderSolver, InnerSolver, Problem, Solution
 from bench.problems import MLP, LinearRegression, Sinusoid
 from bench.reference import MAX_PARAMS, implicit_reference, maml_reference
 

@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from bench.bilevel import Bilevel
+from bench.api import Bilevel
 from bench.measure import TensorBytes, tensor_bytes
 from bench.problems import MLP, Sinusoid
 from methods import IMAML, MAML

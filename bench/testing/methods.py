@@ -4,8 +4,7 @@ from typing import Any
 
 import torch
 
-from bench.api import Declined, Estimate, InnerSolver, Method, Target
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, Declined, Estimate, InnerSolver, Method, Target
 from bench.errors import UsageError
 from bench.reference import implicit_reference, maml_reference
 from bench.registry import describe

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.api import Problem
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, Problem
 from bench.registry import build
 
 

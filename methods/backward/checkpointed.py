@@ -2,8 +2,7 @@ import math
 
 import torch
 
-from bench.api import FirstOrderSolver, State, Vectors
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, FirstOrderSolver, State, Vectors
 from methods.backward.pull_back import pull_back_init
 
 

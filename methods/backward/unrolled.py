@@ -1,7 +1,6 @@
 import torch
 
-from bench.api import FirstOrderSolver, Vectors
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, FirstOrderSolver, Vectors
 
 
 def unrolled(bilevel: Bilevel, solver: FirstOrderSolver) -> tuple[Vectors, Vectors]:

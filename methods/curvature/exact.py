@@ -1,7 +1,6 @@
 from dataclasses import dataclass
 
-from bench.api import Curvature, Matvec, Vectors
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, Curvature, Matvec, Vectors
 from bench.registry import register
 
 

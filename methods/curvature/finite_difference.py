@@ -2,8 +2,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.api import Curvature, Matvec, Vectors, require
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, Curvature, Matvec, Vectors, require
 from bench.registry import register
 
 

@@ -2,8 +2,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.api import Declined, InnerSolver, Solution, Vectors
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, Declined, InnerSolver, Solution, Vectors
 from bench.registry import name_of, register
 
 

@@ -2,8 +2,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from bench.api import InnerSolver, LinearSolver, Solution, Vectors, require
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, InnerSolver, LinearSolver, Solution, Vectors, require
 from bench.registry import register
 from methods.linear.conjugate_gradient import ConjugateGradient
 

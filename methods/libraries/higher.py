@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from bench.api import Declined, Estimate, InnerSolver, Method
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, Declined, Estimate, InnerSolver, Method
 from bench.registry import name_of, register
 from methods.inner import Adam, GradientDescent, Momentum
 
