@@ -60,8 +60,9 @@ def method(description: dict[str, Any]) -> str:
 
 
 def problem(description: dict[str, Any]) -> str:
-    """The base label of a problem: its name."""
-    return pretty(description["name"])
+    """The base label of a problem: its name, and of a classification problem its ways and shots."""
+    name, ways, shots = pretty(description["name"]), description.get("ways"), description.get("shots")
+    return name if ways is None or shots is None else f"{name}, {ways}-way {shots}-shot"
 
 
 def distinguish(base: list[str], flat: list[dict[str, Any]], within: Iterable[Any]) -> list[str]:

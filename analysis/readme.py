@@ -5,6 +5,7 @@ is computed here, never typed. A test compares the two.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -25,7 +26,8 @@ def sections(results: Path) -> dict[str, str]:
         "accuracy": accuracy_sentence(accuracy),
         "errors": error_table(accuracy),
         "cost": cost_sentence(cost),
-        "memory": memory_table(cost),
+        "memory": memory_table(cost, "sinusoid", (1, 10, 50, 100)),
+        "memory-omniglot": memory_table(cost, "omniglot", (1, 5, 10, 20)),
     }
 
 
@@ -92,15 +94,14 @@ def peaks(frame: pd.DataFrame, problem: str) -> pd.DataFrame:
     return rows.pivot_table(index="method", columns="steps", values="tensor_bytes.peak").reindex(order)
 
 
-def memory_table(frame: pd.DataFrame) -> str:
-    """Peak tensor bytes on the sinusoid against inner steps, and the growth per step in iterates (T x P)."""
-    found = peaks(frame, "sinusoid")
-    rows = frame[frame["problem.name"] == "sinusoid"]
+def memory_table(frame: pd.DataFrame, problem: str, steps: Sequence[int]) -> str:
+    """Peak tensor bytes against inner steps, and the growth per step in iterates (T x P float32 numbers)."""
+    found = peaks(frame, problem)
+    rows = frame[frame["problem.name"] == problem]
     iterate = float(rows["n_tasks"].iloc[0] * rows["tensor_bytes.n_params"].dropna().iloc[0] * 4)
-    steps = [k for k in (1, 10, 50, 100) if k in found.columns]
-    first, last = 50, 100
+    first, last = steps[-2:]
     header = "| peak tensor MiB | " + " | ".join(f"K = {k}" for k in steps)
-    lines = [header + " | growth per step, in iterates (T x P numbers) |", "|---" * (len(steps) + 2) + "|"]
+    lines = [header + " | growth per step, in iterates |", "|---" * (len(steps) + 2) + "|"]
     for method, row in found.iterrows():
         growth = (row[last] - row[first]) / (last - first) / iterate
         values = " | ".join(units.digits(row[k] / 2**20, 3) for k in steps)

@@ -27,6 +27,7 @@ def adjoint(bilevel: Bilevel, solver: FirstOrderSolver) -> tuple[Vectors, Vector
         phi_bar, grad_bar, state_bar = _pull_back(solver, step, phi, hvp.gradient, state, phi_bar, state_bar)
         phi_bar = phi_bar + hvp(grad_bar)
         meta_bar = meta_bar + bilevel.cross(phi, grad_bar)
+        del hvp  # its graph must not live while the next one is built
     return meta_bar + phi_bar + pull_back_init(solver, start, state_bar), adapted
 
 
