@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.command_line import TINY, metabench
 
@@ -34,3 +35,12 @@ def fresh(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "tiny.toml").write_text(TINY)
     with contextlib.chdir(tmp_path):
         yield tmp_path
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums in one order, so that a test's numbers do not depend on the machine's cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -18,14 +18,6 @@ cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA de
 linux = pytest.mark.skipif(measure.resident_missing() is not None, reason=str(measure.resident_missing()))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # --- clock
 
 

@@ -10,14 +10,6 @@ from bench.problems import MLP, Sinusoid
 from bench.reference import implicit_reference
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def bilevel(problem, n_tasks=1):
     generator = torch.Generator().manual_seed(0)
     theta = problem.init(generator)

@@ -12,14 +12,6 @@ from bench.reference import MAX_PARAMS, implicit_reference, maml_reference
 T = 3
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @dataclass(frozen=True)
 class Descent(FirstOrderSolver):
     """Every kind of first-order step that the reference has to pull back through."""

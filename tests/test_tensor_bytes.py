@@ -15,14 +15,6 @@ CPU = torch.device("cpu")
 KB = 2**10
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def by_hand():
     a = torch.zeros(100 * KB, dtype=torch.uint8)  # 100
     b = a + 1  # 200
