@@ -115,7 +115,8 @@ def _section(spec: "Spec", records: list[dict[str, Any]]) -> dict[str, Any]:
     rows = table.summary(frame)
     return section | {
         "numbers": captions.numbers(frame),
-        "failed": int((table.cells(frame)["status"] != "ok").sum()),
+        "failed": int((~table.cells(frame)["status"].isin(["ok", "declined"])).sum()),
+        "declined": int((table.cells(frame)["status"] == "declined").sum()),
         "measured": _measured(frame),
         "verdicts": _verdicts(frame),
         "pictures": [_picture(name, drawing, spec) for name, drawing in drawings.items()],

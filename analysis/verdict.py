@@ -76,9 +76,10 @@ def _accuracy(frame: pd.DataFrame, rows: Rows, name: str) -> list[Item]:
     metric, reference = ERRORS[name], REFERENCES[name]
     rows = _with(rows, metric)
     errors = {method: row[metric.column] for method, row in rows.items()}
-    bound = ROUNDING.get(str(frame["dtype"].iloc[0]), ROUNDING["float32"])
+    dtypes = frame.groupby("method")["dtype"].first()  # labels tell dtypes apart where several meet
+    bound = {m: ROUNDING.get(str(dtypes[m]), ROUNDING["float32"]) for m in rows}
     promised = [m for m in rows if name == "maml" and rows[m]["exact"]]
-    exact = [m for m in promised if errors[m] <= bound]
+    exact = [m for m in promised if errors[m] <= bound[m]]
     items = []
     if approximate := [m for m in rows if m not in promised]:
         best = min(approximate, key=errors.__getitem__)
@@ -101,7 +102,9 @@ def _accuracy(frame: pd.DataFrame, rows: Rows, name: str) -> list[Item]:
             text = (
                 f" should be exact, but its relative error {_described(rows[method], metric)} is more than "
             )
-            items.append(Item("Not as promised", method, f"{text}rounding ({units.digits(bound)}) explains."))
+            items.append(
+                Item("Not as promised", method, f"{text}rounding ({units.digits(bound[method])}) explains.")
+            )
     return items
 
 
@@ -120,14 +123,25 @@ def _ties(frame: pd.DataFrame, metric: Metric, best: str, others: list[str]) -> 
 
 
 def _cheapest(rows: Rows) -> tuple[str, str]:
-    """The cheapest of ``rows`` by the first measure that all of them have, and what it costs."""
+    """The cheapest of ``rows`` by the first measure that all of them have, and what it costs.
+
+    Ratios compare only where all are to the same first-order MAML: one dtype, device and number of threads.
+    """
     if not rows:
         return "", "No method."
-    for metric in (RATIO, SECONDS, CALLS, TENSOR_BYTES):
+    one_baseline = all(len({row.get(axis) for row in rows.values()}) == 1 for axis in table.AXES)
+    for metric in ([RATIO] if one_baseline else []) + [SECONDS, CALLS, TENSOR_BYTES]:
         if len(_with(rows, metric)) == len(rows):
             best = min(rows, key=lambda method: rows[method][metric.column])
-            return best, f"{_at(rows[best])}."
+            return best, f"{_at(rows[best])}.{_as_cheap(rows, best, metric)}"
     return "; ".join(rows), " (cost not measured)."
+
+
+def _as_cheap(rows: Rows, best: str, metric: Metric) -> str:
+    """Methods whose cost interval overlaps the cheapest one's, as a sentence; "" if there are none."""
+    high = rows[best][f"{metric.column}.high"]
+    others = [m for m in rows if m != best and rows[m][f"{metric.column}.low"] <= high]
+    return f" Not told apart from it: {'; '.join(style.ordered(others))}." if others else ""
 
 
 def _costs(rows: Rows) -> list[Item]:

@@ -73,7 +73,7 @@ class Store:
     """
 
     def __init__(self, root: str | Path, study: str):
-        self.root = Path(root)
+        self.root = Path(root).absolute()  # a plugin may change the working directory
         self.study = study
         self.folder = self.root / study
         self.parquet = self.folder / "records.parquet"
@@ -211,9 +211,11 @@ def find(root: str | Path, prefix: str) -> list[tuple[str, Record]]:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinities and no NaN: they become null."""
+    """JSON has no infinities and no NaN: they become null. Text that is no Unicode becomes text that is."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):
         return {key: _finite(v) for key, v in value.items()}
     return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
@@ -228,13 +230,17 @@ def _fault(record: Any, cell_id: Any) -> str | None:
         return f"says that it is of cell {record.get('id')}"
     if record.get("status") not in STATUSES:
         return f"has the unknown status {record.get('status')!r}"
-    return None if isinstance(record.get("cell"), dict) else "has no description of its cell"
+    if not isinstance(record.get("reason"), dict | None):
+        return "has a reason that is no JSON object"
+    cell = record.get("cell")
+    described = isinstance(cell, dict) and all(isinstance(cell.get(k), dict) for k in ("problem", "method"))
+    return None if described else "has no description of its cell"
 
 
 def _parse(text: str | bytes, cell_id: str) -> Record:
     try:
         record = json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise _UnreadableError("is empty" if not text else f"is not valid JSON ({error})") from error
     if fault := _fault(record, cell_id):
         raise _UnreadableError(fault)

@@ -182,7 +182,10 @@ def _convert(hint: Any, value: Any, what: str, keys: tuple[str, ...]) -> Any:
             raise UsageError(f"{what} is a list, got {value!r}", keys)
         return tuple(_convert(arguments[0], v, what, keys) for v in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise UsageError(f"{what} is too large for a float: {str(value)[:20]}...", keys) from None
     if isinstance(hint, type) and (
         not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)
     ):

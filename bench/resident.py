@@ -3,18 +3,15 @@
 Started by `bench.measure.resident_growth` as ``python -m bench.resident``.
 """
 
-import ctypes
 import importlib
 import json
 import os
-import signal
 import sys
 from typing import Any
 
 from bench import inputs, measure
 from bench.failures import classify
-
-PR_SET_PDEATHSIG = 1
+from bench.processes import die_with_parent
 
 
 def main() -> None:
@@ -38,13 +35,6 @@ def measure_cell(request: dict[str, Any]) -> dict[str, Any]:
             return measure.resident_here(cell.run)
     except Exception as error:  # noqa: BLE001  a plugin may raise anything; the parent records it
         return {"failed": list(classify(error))}
-
-
-def die_with_parent() -> None:
-    """Where Linux offers it, ask to be killed with the parent: a worker past its time limit is killed too."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

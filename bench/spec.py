@@ -4,7 +4,6 @@ A study asks one question. Its top level is one sweep, a crossing of problems, m
 with ``[[sweep]]`` blocks it is the union of several, each of which overrides keys of the top level.
 """
 
-import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable
@@ -20,6 +19,7 @@ SPLITS = ("train", "val", "test")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 PASSES = ("accuracy", "time", "tensor_bytes", "resident")
 DEFAULT_TIME_LIMIT = 600.0
+MOST_SEEDS = 100_000
 
 _Check = Callable[[Any, Way], Any]
 
@@ -99,7 +99,7 @@ def load(study: str | Path) -> Spec:
         raise UsageError(f"{path} cannot be read as a study: {error}") from error
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # bad syntax, or a number or nesting without end
         line = re.search(r"at line (\d+)", str(error))
         where = f"{path}:{line[1] if line else len(text.splitlines())}"
         raise UsageError(f"{where}: this is not valid TOML: {error}") from error
@@ -151,8 +151,8 @@ def _spec(path: Path, text: str, raw: dict[str, Any]) -> Spec:
     if figure is not None and not (isinstance(figure, str) and figure.isidentifier()):
         raise _impossible(figure, "the name of a module of analysis/figures", ("figure",))
     limit = raw.get("time_limit", DEFAULT_TIME_LIMIT)
-    if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < math.inf:
-        raise _impossible(limit, "a number of seconds, more than 0", ("time_limit",))
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit <= 1e9:
+        raise _impossible(limit, "a number of seconds, more than 0 and at most 1e9", ("time_limit",))
     return Spec(path.stem, path, question, figure, float(limit), _sweeps(raw), text)
 
 
@@ -249,7 +249,10 @@ def _plugins(value: Any, way: Way) -> tuple[dict[str, Any], ...]:
 def _seeds(value: Any, way: Way) -> tuple[int, ...]:
     if isinstance(value, list):
         return _many(_whole(0))(value, way)
-    return tuple(range(_whole(1)(value, way)))
+    count = _whole(1)(value, way)
+    if count > MOST_SEEDS:
+        raise _impossible(value, f"a list of seeds, or their number up to {MOST_SEEDS}", way)
+    return tuple(range(count))
 
 
 def _passes(value: Any, way: Way) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from bench.cells import Cell
 from bench.disk import StoreError
 from bench.failures import classify
+from bench.processes import die_with_parent
 from bench.record import Record, Store, unmeasured
 
 Runner = Callable[[Cell, str], Record]
@@ -42,6 +43,7 @@ def work(pipe: Connection, root: Path, study: str, runner: Runner) -> None:
     """
     os.setsid()  # a group of its own: Ctrl-C is the parent's to handle, and its helpers can be killed with it
     os.dup2(2, 1)  # what a plugin prints must not mix with the parent's output
+    die_with_parent()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     store = Store(root, study)
     pipe.send(("ready", None))

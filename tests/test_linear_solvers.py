@@ -94,3 +94,21 @@ def test_indefinite_curvature_is_reported() -> None:
     solution = build("linear", {"name": "conjugate_gradient", "iterations": 5})(product(matrix), rhs)
     assert (solution.stats["smallest_curvature"] < 0).all()
     assert not solution.converged.any()
+
+
+@pytest.mark.parametrize("name", ["conjugate_gradient", "neumann", "dense"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_undefined_right_hand_side_is_not_solved_by_zero(name: str, value: float) -> None:
+    matrix, rhs = system(3.0)
+    rhs[1, 2] = value
+    solution = build("linear", name)(product(matrix), rhs)
+    assert not solution.converged[1]
+    assert not torch.isfinite(solution.value[1]).all()
+
+
+def test_cg_in_half_precision_does_not_overflow() -> None:
+    matrix, rhs = system(3.0)
+    half = (1e3 * rhs).half()  # its square norm is beyond float16
+    solution = build("linear", "conjugate_gradient")(product(matrix.half()), half)
+    wanted = torch.linalg.solve(matrix, 1e3 * rhs)
+    assert ((solution.value - wanted).norm() / wanted.norm()).item() < 0.05

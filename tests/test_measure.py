@@ -112,7 +112,7 @@ def test_without_the_meter_there_is_a_reason(monkeypatch):
 
 @linux
 def test_the_child_dies_with_its_parent(tmp_path):
-    child = "from bench.resident import die_with_parent; die_with_parent(); import os, time; "
+    child = "from bench.processes import die_with_parent; die_with_parent(); import os, time; "
     child += f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     started = subprocess.Popen([sys.executable, "-c", parent])

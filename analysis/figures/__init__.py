@@ -8,6 +8,7 @@ its own name, else by `overview`.
 import importlib
 import pkgutil
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,9 @@ def save(drawings: dict[str, Drawing], folder: Path) -> list[Path]:
         for name, drawing in drawings.items():
             for ending in _FORMATS:
                 written.append(folder / f"{name}.{ending}")
-                write(drawing.figure, written[-1], ending)
+                content = BytesIO()  # rendered whole first: a full disk must not surface inside matplotlib
+                write(drawing.figure, content, ending)
+                written[-1].write_bytes(content.getvalue())
             written.append(folder / f"{name}.txt")
             written[-1].write_text(captions.text(drawing.caption), encoding="utf-8")
     except OSError as error:

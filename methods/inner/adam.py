@@ -13,8 +13,9 @@ class Adam(FirstOrderSolver):
 
     m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2;
     phi <- phi - learning_rate * m^ / (sqrt(v^) + epsilon), m^ and v^ bias-corrected.
-    One gradient a step; the state is (m, v). Where every gradient so far was exactly zero, the step is zero
-    and sqrt(v) has no derivative; it multiplies m = 0, so the derivative through it is taken as zero.
+    One gradient a step; the state is (m, v). Where every gradient so far was exactly zero (a unit that is
+    dead on the support set), the step is zero and so is its derivative: the loss does not depend on that
+    parameter nearby, and 1 / epsilon, which the formula gives, would only amplify rounding.
     """
 
     steps: int = 10
@@ -40,4 +41,5 @@ class Adam(FirstOrderSolver):
         v_hat = v / (1 - self.beta2 ** (step + 1))
         moving = v_hat > 0
         root = torch.where(moving, torch.where(moving, v_hat, 1.0).sqrt(), 0.0)
-        return phi - self.learning_rate * m_hat / (root + self.epsilon), (m, v)
+        ratio = torch.where(moving, m_hat / (root + self.epsilon), 0.0)
+        return phi - self.learning_rate * ratio, (m, v)

@@ -26,7 +26,11 @@ class ConjugateGradient(LinearSolver):
         require(self.tolerance >= 0, "tolerance", self.tolerance, "0 or more")
 
     def __call__(self, matvec: Matvec, rhs: Vectors) -> Solution:
-        x, r, p = torch.zeros_like(rhs), rhs, rhs
+        # Scaled to a largest entry of 1, so that squares neither overflow nor underflow in half precision.
+        size = rhs.abs().amax(dim=1, keepdim=True)
+        size = torch.where(size == 0, 1, size)
+        x, r = torch.zeros_like(rhs), rhs / size
+        p = r
         rr = (r * r).sum(dim=1)
         goal = self.tolerance**2 * rr
         scale = torch.where(rr > 0, rr, 1)
@@ -49,5 +53,7 @@ class ConjugateGradient(LinearSolver):
             rr = torch.where(active, new_rr, rr)
             iterations = iterations + active
         met = rr <= goal if self.tolerance > 0 else (curvature > 0) | (rr == 0)
+        # Infinite or undefined right-hand sides have no active iteration; they come back as NaN, not as 0.
+        x = torch.where(torch.isfinite(size), x * size, torch.nan)
         stats = {"residual": (rr / scale).sqrt(), "iterations": iterations, "smallest_curvature": curvature}
         return Solution(x, met & torch.isfinite(x).all(dim=1), stats)

@@ -23,6 +23,8 @@ class Dense(LinearSolver):
         n_tasks, size = rhs.shape
         if size > self.max_size:
             raise Declined(f"a dense solve of {size} parameters; max_size is {self.max_size}")
+        if rhs.dtype in (torch.float16, torch.bfloat16):
+            raise Declined(f"torch has no LU decomposition in {str(rhs.dtype).removeprefix('torch.')}")
         matrix = rhs.new_empty(n_tasks, size, size)
         unit = torch.zeros_like(rhs)
         for column in range(size):

@@ -27,6 +27,7 @@ class Neumann(LinearSolver):
     def __call__(self, matvec: Matvec, rhs: Vectors) -> Solution:
         x, v = torch.zeros_like(rhs), rhs
         size = torch.linalg.vector_norm(rhs, dim=1)
+        usable = torch.isfinite(size) & ((size > 0) | (rhs == 0).all(dim=1))
         norm, iterations = size, torch.zeros_like(size)
         curvature = torch.full_like(size, torch.inf)
         for _ in range(self.iterations):
@@ -40,6 +41,8 @@ class Neumann(LinearSolver):
             v = torch.where(active[:, None], v - self.step * Av, v)
             norm = torch.linalg.vector_norm(v, dim=1)
             iterations = iterations + active
+        # Where the norm overflows, underflows or is undefined nothing was solved: NaN, not 0.
+        x = torch.where(usable[:, None], x, torch.nan)
         finite = torch.isfinite(x).all(dim=1)
         # A residual above the right-hand side means that the series diverges: step is too long.
         positive = (curvature > 0) & (norm <= size)
