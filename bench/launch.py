@@ -60,6 +60,7 @@ def run_cells(
     cells = list(dict.fromkeys(cells))
     tell = on_event or (lambda kind, cell, record: None)
     store.discard_litter()
+    store = Store(store.root.absolute(), store.study)  # a plugin may change the working directory
     if jobs:
         return _Pool(cells, store, jobs, time_limit, tell, runner).run()
     statuses = Counter()
