@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -174,8 +175,12 @@ def test_sweep_survives_what_its_cells_do(store, tmp_path, capfd):
 def test_interrupt_ends_the_workers_and_keeps_what_is_finished(store, tmp_path):
     """A real SIGINT in the middle of a sweep (the worker sends it to its parent)."""
     cells = [toy_cell(0), toy_cell(1), toy_cell(2, "interrupt", tmp_path), toy_cell(3)]
-    with pytest.raises(KeyboardInterrupt):
-        run_cells(cells, store, jobs=1, runner=toy_runner)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background job
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_cells(cells, store, jobs=1, runner=toy_runner)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not alive(pid_in(tmp_path / "interrupt-2"))
     assert todo(cells, store) == cells[2:]
     here = Store(tmp_path / "here", "demo")
