@@ -13,31 +13,21 @@ solver, a curvature) are fields too, so an ablation is a changed field. Classes 
 elsewhere are final: to alter a plugin, wrap it.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from bench.bilevel import Bilevel
-from bench.tasks import (
-    Batching,
-    Declined,
-    InvalidValueError,
-    Network,
-    PerTask,
-    Problem,
-    Split,
-    Tasks,
-    Vector,
-    Vectors,
-    require,
-)
+from bench.bilevel import Bilevel, Counts
+from bench.plugin import Declined, InvalidValueError, Plugin, require
+from bench.tasks import Batching, Network, PerTask, Problem, Split, Tasks, Vector, Vectors
 
 __all__ = [
     "Batching",
     "Bilevel",
+    "Counts",
     "Curvature",
     "Declined",
     "Estimate",
@@ -48,7 +38,10 @@ __all__ = [
     "Matvec",
     "Method",
     "Network",
+    "Noise",
     "PerTask",
+    "Plugin",
+    "Preconditioner",
     "Problem",
     "Solution",
     "Split",
@@ -61,6 +54,7 @@ __all__ = [
 ]
 
 Matvec = Callable[[Vectors], Vectors]
+Noise = Callable[[int], Vectors]  # the number of a draw -> standard normal numbers; `Bilevel.noise`
 State = tuple[Tensor, ...]
 Target = Literal["maml", "implicit"]
 
@@ -82,11 +76,15 @@ class Solution(NamedTuple):
     stats: dict[str, PerTask]
 
 
-class InnerSolver(ABC):
+class InnerSolver(Plugin):
     """Minimises G for all tasks from ``start``. ``steps`` is the number of iterations, where it has one."""
 
     @abstractmethod
     def __call__(self, bilevel: Bilevel, start: Vectors) -> Solution: ...
+
+    def cost(self) -> Counts | None:
+        """Oracle calls of one solve; None where they depend on the data."""
+        return None
 
 
 class FirstOrderSolver(InnerSolver):
@@ -112,34 +110,66 @@ class FirstOrderSolver(InnerSolver):
             phi, state = self.update(step, phi, bilevel.inner_grad(phi), state)
         return Solution(phi, torch.isfinite(phi.detach()).all(dim=1), {})
 
+    def cost(self) -> Counts:
+        return Counts(inner_grads=self.steps)
 
-class LinearSolver(ABC):
+
+class LinearSolver(Plugin):
     """Solves A x = rhs for all tasks, given the symmetric product v -> A v.
 
-    Returns the last iterate, never an earlier one; ``stats`` hold `residual` (||rhs - A x|| / ||rhs|| of
-    that very iterate), `iterations`, and `smallest_curvature` (the least p'Ap / p'p seen) where known.
-    A tolerance is relative to ||rhs||; a tolerance of 0 asks for all iterations and counts as met.
+    Starts from ``start`` (zero if None; a direct solver has no use for it). Returns the last iterate, never
+    an earlier one; ``stats`` hold `residual` (||rhs - A x|| / ||rhs|| of that very iterate), `iterations`, and
+    `smallest_curvature` (the least p'Ap / p'p seen) where known. A tolerance is relative to ||rhs||; a
+    tolerance of 0 asks for all iterations and counts as met. ``noise`` is for stochastic solvers.
     """
 
     @abstractmethod
-    def __call__(self, matvec: Matvec, rhs: Vectors) -> Solution: ...
+    def __call__(
+        self, matvec: Matvec, rhs: Vectors, start: Vectors | None = None, noise: Noise | None = None
+    ) -> Solution: ...
+
+    def products(self, n_params: int) -> int | None:
+        """Products with A that one solve from zero takes; None where they depend on the data."""
+        return None
 
 
-class Curvature(ABC):
+class Preconditioner(Plugin):
+    """Builds the map r -> M^-1 r of every task, M a cheap symmetric positive definite stand-in for A."""
+
+    @abstractmethod
+    def __call__(self, matvec: Matvec, like: Vectors, noise: Noise | None = None) -> Matvec:
+        """``like`` is a tensor of the shape, dtype and device of the vectors."""
+
+    @abstractmethod
+    def products(self, n_params: int) -> int:
+        """Products with A that building it takes."""
+
+
+class Curvature(Plugin):
     """The product with the Hessian of G at ``phi``, exact or approximate."""
 
     @abstractmethod
     def __call__(self, bilevel: Bilevel, phi: Vectors) -> Matvec: ...
 
+    def cost(self, products: int) -> Counts | None:
+        """Oracle calls of the linearisation and ``products`` products; None where unknown."""
+        return None
 
-class Method(ABC):
+
+class Method(Plugin):
     """Estimates the meta-gradient of every task.
 
     ``exact`` is the promise that the estimate equals one of the two true meta-gradients up to rounding:
     "maml" (through the K inner steps taken) or "implicit" (at the inner minimiser); None promises nothing.
+    ``unbiased`` promises for a stochastic method that its mean over seeds does.
     """
 
     exact: ClassVar[Target | None] = None
+    unbiased: ClassVar[Target | None] = None
 
     @abstractmethod
     def __call__(self, bilevel: Bilevel) -> Estimate: ...
+
+    def cost(self, n_params: int) -> Counts | None:
+        """Oracle calls of one estimate with ``n_params`` parameters; None where they depend on the data."""
+        return None

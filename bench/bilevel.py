@@ -1,11 +1,14 @@
 """The two-level problem of one batch of tasks at one meta-parameter vector: all that a method sees."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
+from bench.plugin import Declined
+from bench.products import GaussNewtonProduct, HessianProduct
 from bench.tasks import PerTask, Problem, Tasks, Vector, Vectors
 
 
@@ -19,34 +22,20 @@ class Counts:
     outer_values: int = 0
     outer_grads: int = 0
 
+    def __add__(self, other: "Counts") -> "Counts":
+        mine, theirs = asdict(self), asdict(other)
+        return Counts(**{name: mine[name] + theirs[name] for name in mine})
+
+    def __mul__(self, times: int) -> "Counts":
+        return Counts(**{name: times * number for name, number in asdict(self).items()})
+
+    def add(self, **calls: int) -> None:
+        """Count calls by name: ``add(inner_grads=2)``."""
+        for name, number in calls.items():
+            setattr(self, name, getattr(self, name) + number)
+
     def as_dict(self) -> dict[str, int]:
         return asdict(self)
-
-
-class HessianProduct:
-    """The linear map v -> (Hessian of G at phi) v, of every task; ``gradient`` comes with the linearisation.
-
-    Reverse over reverse: the graph of the gradient is built once and serves every product.
-    """
-
-    def __init__(self, bilevel: "Bilevel", phi: Vectors):
-        self._bilevel = bilevel
-        with torch.enable_grad():
-            self._phi = phi.detach().requires_grad_()
-            self._gradient = bilevel._support_grad(self._phi, create_graph=True)
-        pull = bilevel.strength * (phi.detach() - bilevel.meta.detach())
-        self.gradient: Vectors = self._gradient.detach() + pull
-        bilevel.calls.inner_grads += 1
-
-    def __call__(self, v: Vectors) -> Vectors:
-        self._bilevel.calls.inner_hvps += 1
-        product = self._bilevel.strength * v
-        if self._gradient.requires_grad:  # false where the support loss is linear
-            (hv,) = torch.autograd.grad(
-                self._gradient, self._phi, v, retain_graph=True, materialize_grads=True
-            )
-            product = product + hv
-        return product
 
 
 class Bilevel:
@@ -55,14 +44,29 @@ class Bilevel:
     ``phi`` is [T, P], one row per task; values are [T]. ``meta`` is [P], or [T, P] to give every task its own
     copy. Gradients are tracked by autograd exactly where the given ``phi`` or ``meta`` asks for it
     (``requires_grad``); otherwise each call frees what it built. Costs are counted in ``calls``.
+
+    ``seeds`` names every task for `noise`. ``memory`` is what a method may leave for the next outer step on
+    the same tasks; empty unless the outer loop hands one on.
     """
 
-    def __init__(self, problem: Problem, tasks: Tasks, meta: Vector | Vectors, calls: Counts | None = None):
+    def __init__(
+        self,
+        problem: Problem,
+        tasks: Tasks,
+        meta: Vector | Vectors,
+        calls: Counts | None = None,
+        seeds: Sequence[int] | None = None,
+        memory: dict[str, Vectors] | None = None,
+    ):
         self.problem = problem
         self.tasks = tasks
         self.meta = meta
         self.strength = float(problem.strength)
         self.calls = Counts() if calls is None else calls
+        self.seeds = tuple(range(len(tasks))) if seeds is None else tuple(seeds)
+        self.memory = {} if memory is None else memory
+        self._weight = 1  # calls of a task that each call on the batch stands for
+        self._nudge: PerTask | None = None
 
     @property
     def start(self) -> Vectors:
@@ -71,31 +75,114 @@ class Bilevel:
 
     def at(self, meta: Vector | Vectors) -> "Bilevel":
         """The same tasks and the same counters at another ``meta``."""
-        return Bilevel(self.problem, self.tasks, meta, self.calls)
+        return self._like(self.tasks, meta, self.seeds)
+
+    def take(self, order: Sequence[int]) -> "Bilevel":
+        """The tasks with these numbers, in this order, with their own counters."""
+        index = torch.tensor(order)
+        meta = self.meta if self.meta.ndim == 1 else self.meta[index]
+        return Bilevel(self.problem, self.tasks[index], meta, seeds=[self.seeds[i] for i in order])
 
     def one(self, task: int) -> "Bilevel":
         """Task number ``task`` alone, as a batch of one with its own counters."""
-        meta = self.meta if self.meta.ndim == 1 else self.meta[task : task + 1]
-        return Bilevel(self.problem, self.tasks[task : task + 1], meta)
+        return self.take([task])
 
     def to(self, dtype: torch.dtype) -> "Bilevel":
         """The same problem, cast, with its own counters."""
-        return Bilevel(self.problem, self.tasks.to(dtype=dtype), self.meta.to(dtype))
+        return Bilevel(self.problem, self.tasks.to(dtype=dtype), self.meta.to(dtype), seeds=self.seeds)
+
+    def repeat(self, times: int) -> "Bilevel":
+        """The whole batch ``times`` over, [times * T, P], for oracles at several points per task at once.
+
+        The counters are shared: a call here counts ``times`` calls of every task.
+        """
+        index = torch.arange(len(self.tasks)).repeat(times)
+        meta = self.meta if self.meta.ndim == 1 else self.meta[index]
+        many = self._like(self.tasks[index], meta, self.seeds * times)
+        many._weight = times * self._weight
+        many._nudge = None if self._nudge is None else self._nudge[index]
+        return many
+
+    def nudged(self, nudge: PerTask) -> "Bilevel":
+        """The same problem with the inner objective G + nudge * query loss; the counters are shared.
+
+        A gradient of it counts as one of each loss, a product as two.
+        """
+        other = self.at(self.meta)
+        other._nudge = nudge
+        return other
+
+    def _like(self, tasks: Tasks, meta: Vector | Vectors, seeds: Sequence[int]) -> "Bilevel":
+        other = Bilevel(self.problem, tasks, meta, self.calls, seeds, self.memory)
+        other._weight, other._nudge = self._weight, self._nudge
+        return other
+
+    def noise(self, number: int) -> Vectors:
+        """Standard normal numbers [T, P]; a row depends on its task's seed and on ``number`` alone."""
+        rows = []
+        for seed in self.seeds:
+            digest = hashlib.sha256(f"{seed}/{number}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+            rows.append(torch.randn(self.meta.shape[-1], generator=generator, dtype=torch.float64))
+        return torch.stack(rows).to(self.meta.device, self.meta.dtype)
 
     def inner_value(self, phi: Vectors) -> PerTask:
         """G(phi) of every task."""
-        self.calls.inner_values += 1
+        self._spend(inner_values=1)
         losses = self._batch(self.problem.support_loss, phi, self.tasks.support_x, self.tasks.support_y)
+        if self._nudge is not None:
+            losses = losses + self._nudge * self.outer_value(phi)
         return losses + 0.5 * self.strength * (phi - self.meta).square().sum(dim=1)
 
     def inner_grad(self, phi: Vectors) -> Vectors:
         """Gradient of G in phi."""
-        self.calls.inner_grads += 1
-        return self._support_grad(phi, create_graph=phi.requires_grad) + self.strength * (phi - self.meta)
+        self._spend(inner_grads=1)
+        return self._loss_grad(phi, create_graph=phi.requires_grad) + self.strength * (phi - self.meta)
 
     def inner_hvp(self, phi: Vectors) -> HessianProduct:
         """The map v -> Hessian of G at phi times v. Linearised once (one gradient), then a call a product."""
-        return HessianProduct(self, phi)
+        self._spend(inner_grads=1)
+        with torch.enable_grad():
+            leaf = phi.detach().requires_grad_()
+            graph = self._loss_grad(leaf, create_graph=True)
+        pull = self.strength * (phi.detach() - self.meta.detach())
+        return HessianProduct(leaf, graph, pull, self.strength, self._spend_product)
+
+    def inner_grad_and_hvp(self, phi: Vectors, v: Vectors) -> tuple[Vectors, Vectors]:
+        """Gradient of G at phi and its derivative along v, by forward over reverse mode.
+
+        Without a graph of the gradient: memory of one gradient and its tangents, for a single v.
+        """
+        self._spend(inner_grads=1)
+        self._spend_product()
+        phi = phi.detach()
+        if self.problem.batching == "vmap":
+            grad, hv = torch.func.jvp(lambda p: self._loss_grad_func(p, slice(None)), (phi,), (v,))
+        else:
+            rows = []
+            for t in range(len(phi)):
+                one = slice(t, t + 1)
+                rows.append(
+                    torch.func.jvp(lambda p, i=one: self._loss_grad_func(p, i), (phi[one],), (v[one],))
+                )
+            grad, hv = (torch.cat(parts) for parts in zip(*rows, strict=True))
+        return grad + self.strength * (phi - self.meta), hv + self.strength * v
+
+    def gauss_newton(self, phi: Vectors) -> GaussNewtonProduct:
+        """The map v -> (J' loss'' J + strength I) v at phi, where the problem has `outputs`; one forward."""
+        if self._nudge is not None:
+            raise Declined("no Gauss-Newton products of a nudged objective")
+        t, problem = self.tasks, self.problem
+        with torch.enable_grad():
+            leaf = phi.detach().requires_grad_()
+            outputs = self._batch(problem.outputs, leaf, t.support_x)
+        return GaussNewtonProduct(
+            leaf,
+            outputs,
+            lambda z: self._batch(problem.output_loss, z, t.support_y),
+            self.strength,
+            self._spend_product,
+        )
 
     def cross(self, phi: Vectors, v: Vectors) -> Vectors:
         """(d/d meta of inner_grad)^T v. Only the proximal term depends on meta: -strength v."""
@@ -103,12 +190,12 @@ class Bilevel:
 
     def outer_value(self, phi: Vectors) -> PerTask:
         """Query loss of every task."""
-        self.calls.outer_values += 1
+        self._spend(outer_values=1)
         return self._batch(self.problem.query_loss, phi, self.tasks.query_x, self.tasks.query_y)
 
     def outer_grad(self, phi: Vectors) -> Vectors:
         """Gradient of the query loss in phi."""
-        self.calls.outer_grads += 1
+        self._spend(outer_grads=1)
         return self._grad(
             self.problem.query_loss,
             phi,
@@ -128,16 +215,42 @@ class Bilevel:
 
     def inner_solution(self) -> Vectors | None:
         """The exact minimiser of G where the problem knows it in closed form, else None."""
-        return self.problem.inner_solution(self.start, self.tasks)
+        return None if self._nudge is not None else self.problem.inner_solution(self.start, self.tasks)
 
-    def _support_grad(self, phi: Vectors, create_graph: bool) -> Vectors:
+    def _spend(self, **calls: int) -> None:
+        self.calls.add(**{name: self._weight * number for name, number in calls.items()})
+
+    def _spend_product(self) -> None:
+        self._spend(inner_hvps=1 if self._nudge is None else 2)
+
+    def _loss_grad(self, phi: Vectors, create_graph: bool) -> Vectors:
+        """Gradient of the support loss, and of the nudge; G without its proximal term."""
         t = self.tasks
-        return self._grad(self.problem.support_loss, phi, t.support_x, t.support_y, create_graph)
+        grad = self._grad(self.problem.support_loss, phi, t.support_x, t.support_y, create_graph)
+        if self._nudge is None:
+            return grad
+        self._spend(outer_grads=1)
+        query = self._grad(self.problem.query_loss, phi, t.query_x, t.query_y, create_graph)
+        return grad + self._nudge[:, None] * query
 
-    def _batch(self, loss: Callable, phi: Vectors, x: Tensor, y: Tensor) -> PerTask:
+    def _loss_grad_func(self, phi: Vectors, which: slice) -> Vectors:
+        """The same for some tasks as a function that `torch.func` can differentiate."""
+        t, nudge = self.tasks[which], self._nudge
+
+        def total(p: Vectors) -> Tensor:
+            losses = self._batch(self.problem.support_loss, p, t.support_x, t.support_y)
+            if nudge is not None:
+                query = self._batch(self.problem.query_loss, p, t.query_x, t.query_y)
+                losses = losses + nudge[which] * query
+            return losses.sum()
+
+        return torch.func.grad(total)(phi)
+
+    def _batch(self, function: Callable, *batched: Tensor) -> Tensor:
+        """``function`` of one task, on every task."""
         if self.problem.batching == "vmap":
-            return torch.vmap(loss)(phi, x, y)
-        return torch.stack([loss(*one) for one in zip(phi, x, y, strict=True)])
+            return torch.vmap(function)(*batched)
+        return torch.stack([function(*one) for one in zip(*batched, strict=True)])
 
     def _grad(self, loss: Callable, phi: Vectors, x: Tensor, y: Tensor, create_graph: bool) -> Vectors:
         # Differentiating the batched loss from outside keeps every derivative out of vmap: faster than

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +22,7 @@ class Prepared:
     method: Method
     tasks: Tasks
     meta: Vector
+    seeds: tuple[int, ...]
 
     @property
     def device(self) -> torch.device:
@@ -29,7 +30,7 @@ class Prepared:
 
     def bilevel(self) -> Bilevel:
         """The cell's two-level problem with counters at zero."""
-        return Bilevel(self.problem, self.tasks, self.meta)
+        return Bilevel(self.problem, self.tasks, self.meta, seeds=self.seeds)
 
     def run(self) -> Estimate:
         """One call of the method."""
@@ -37,7 +38,9 @@ class Prepared:
 
     def modules(self) -> list[str]:
         """The modules that define the plugins of this cell, parts included."""
-        return sorted({type(p).__module__ for p in (*_parts(self.problem), *_parts(self.method))})
+        return sorted(
+            {type(p).__module__ for whole in (self.problem, self.method) for p in registry.parts(whole)}
+        )
 
 
 def prepare(description: dict[str, Any]) -> Prepared:
@@ -47,11 +50,15 @@ def prepare(description: dict[str, Any]) -> Prepared:
         raise Declined("this machine has no CUDA device that torch can use")
     problem = registry.build("problem", description["problem"])
     method = registry.build("method", description["method"])
+    for part in (*registry.parts(problem), *registry.parts(method)):
+        if reason := registry.unavailable(part):
+            raise Declined(reason)
     meta, tasks = draw(*_draw_key(description))
     dtype = dtype_of(description)
+    seeds = tuple(_seed("noise", description["seed"], task) for task in range(len(tasks)))
     # A copy: a method that writes into its input must not change what the next cell gets.
     own = meta.to(device, dtype, copy=True)
-    return Prepared(problem, method, tasks.to(dtype, device), own)
+    return Prepared(problem, method, tasks.to(dtype, device), own, seeds)
 
 
 def exact(key: str) -> Bilevel:
@@ -128,13 +135,3 @@ def conditions(description: dict[str, Any]) -> Iterator[None]:
         if devices:
             torch.cuda.manual_seed_all(seed)
         yield
-
-
-def _parts(plugin: object) -> Iterator[object]:
-    """The plugin and, recursively, the plugins among its fields."""
-    yield plugin
-    if is_dataclass(plugin):
-        for field in fields(plugin):
-            value = getattr(plugin, field.name)
-            if registry.kind_of(type(value)) is not None:
-                yield from _parts(value)

@@ -8,13 +8,25 @@ module whose import calls `register`.
 
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, fields
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any, Literal, TypeVar, Union
 
-from bench.api import Curvature, InnerSolver, InvalidValueError, LinearSolver, Method, Network, Problem
+from packaging.requirements import Requirement
+
+from bench.api import (
+    Curvature,
+    InnerSolver,
+    InvalidValueError,
+    LinearSolver,
+    Method,
+    Network,
+    Plugin,
+    Preconditioner,
+    Problem,
+)
 from bench.errors import UsageError, unknown
 
 ENTRY_POINT_GROUP = "metabench.plugins"
@@ -22,6 +34,7 @@ KINDS: dict[str, type] = {
     "method": Method,
     "inner": InnerSolver,
     "linear": LinearSolver,
+    "preconditioner": Preconditioner,
     "curvature": Curvature,
     "problem": Problem,
     "network": Network,
@@ -98,6 +111,31 @@ def kind_of(cls: object) -> str | None:
     for kind, base in KINDS.items():
         if isinstance(cls, type) and issubclass(cls, base):
             return kind
+    return None
+
+
+def parts(plugin: object) -> Iterator[Plugin]:
+    """The plugin and, recursively, the plugins among its fields."""
+    if isinstance(plugin, Plugin):
+        yield plugin
+        for key in field_types(type(plugin)):
+            yield from parts(getattr(plugin, key))
+
+
+def is_stochastic(plugin: Plugin) -> bool:
+    """Whether the plugin or one of its parts draws random numbers."""
+    return any(part.stochastic for part in parts(plugin))
+
+
+def unavailable(plugin: Plugin | type[Plugin]) -> str | None:
+    """Why a plugin cannot run on this machine, with the command that mends it; None where it can."""
+    for needed in map(Requirement, plugin.needs):
+        try:
+            found = version(needed.name)
+        except PackageNotFoundError:
+            return f"{needed.name} is not installed; pip install '{needed}'"
+        if not needed.specifier.contains(found, prereleases=True):
+            return f"{needed.name} {found} is installed; pip install '{needed}'"
     return None
 
 

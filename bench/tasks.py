@@ -3,7 +3,7 @@
 Problems are written for one task and one flat parameter vector; `bench.bilevel` batches them.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -12,25 +12,13 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from bench.plugin import Declined, Plugin
+
 Vector = Float[Tensor, " P"]
 Vectors = Float[Tensor, "T P"]
 PerTask = Shaped[Tensor, " T"]
 Batching = Literal["vmap", "loop"]
 Split = Literal["train", "val", "test"]
-
-
-class Declined(Exception):
-    """Raised by a plugin that cannot serve this cell; the reason is stored in the record and shown."""
-
-
-class InvalidValueError(ValueError):
-    """A hyper-parameter with an impossible value: says which, what was got and what is allowed."""
-
-
-def require(ok: bool, field: str, got: object, allowed: str) -> None:
-    """Check one hyper-parameter in ``__post_init__``; raise `InvalidValueError` if it is not ``ok``."""
-    if not ok:
-        raise InvalidValueError(f"{field} = {got!r} is not possible; allowed: {allowed}")
 
 
 @dataclass(frozen=True)
@@ -57,7 +45,7 @@ class Tasks:
         return Tasks(f(self.support_x), f(self.support_y), f(self.query_x), f(self.query_y))
 
 
-class Problem(ABC):
+class Problem(Plugin):
     """A distribution of tasks and the two losses of one task. Fields are its hyper-parameters.
 
     ``strength`` is lambda of the proximal term. ``batching`` says how `Bilevel` batches the losses over
@@ -89,6 +77,15 @@ class Problem(ABC):
         """Loss of one task's query set; the support loss unless a problem says otherwise."""
         return self.support_loss(phi, x, y)
 
+    def outputs(self, phi: Vector, x: Tensor) -> Tensor:
+        """The network's outputs z for one task's support inputs, where the support loss is a convex
+        function `output_loss` of them: what the Gauss-Newton curvature needs. Else `Declined`."""
+        raise Declined(f"{type(self).__name__} does not split its loss into outputs and a loss of them")
+
+    def output_loss(self, z: Tensor, y: Tensor) -> Float[Tensor, ""]:
+        """The support loss of one task as a function of its `outputs`."""
+        raise Declined(f"{type(self).__name__} does not split its loss into outputs and a loss of them")
+
     def query_accuracy(self, phi: Vector, x: Tensor, y: Tensor) -> Float[Tensor, ""] | None:
         """Share of one task's query set classified rightly; None for problems that are no classification."""
         return None
@@ -102,7 +99,7 @@ class Problem(ABC):
         return None
 
 
-class Network(ABC):
+class Network(Plugin):
     """A function of a flat parameter vector and a batch of inputs. ``batching`` as in `Problem`."""
 
     batching: ClassVar[Batching] = "vmap"

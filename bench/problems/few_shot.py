@@ -1,4 +1,4 @@
-"""N-way K-shot classification: the sampler and the losses that all image problems share.
+"""N-way K-shot classification: the sampler that all image problems share.
 
 A task is drawn from N classes that are new to it: K support and Q query images of each, no image in both,
 and the classes numbered 0 to N - 1 in random order.
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from bench.api import Declined, Network, Split, Tasks, Vector, require
 from bench.data import fingerprint
@@ -100,11 +99,6 @@ def sample(
         images[:, :, shots:].flatten(1, 2),
         labels.repeat_interleave(queries).repeat(n_tasks, 1),
     )
-
-
-def loss(network: Network, phi: Vector, x: Tensor, y: Tensor, ways: int) -> Float[Tensor, ""]:
-    """Mean cross-entropy of one task's examples."""
-    return cross_entropy(network.forward(phi, x, ways), y)
 
 
 def accuracy(network: Network, phi: Vector, x: Tensor, y: Tensor, ways: int) -> Float[Tensor, ""]:

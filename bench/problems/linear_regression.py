@@ -53,7 +53,13 @@ class LinearRegression(Problem):
         return x[: self.support], y[: self.support], x[self.support :], y[self.support :]
 
     def support_loss(self, phi: Vector, x: Tensor, y: Tensor) -> Tensor:
-        return 0.5 * (x @ phi - y).square().mean()
+        return self.output_loss(self.outputs(phi, x), y)
+
+    def outputs(self, phi: Vector, x: Tensor) -> Tensor:
+        return x @ phi
+
+    def output_loss(self, z: Tensor, y: Tensor) -> Tensor:
+        return 0.5 * (z - y).square().mean()
 
     def inner_solution(self, meta: Vectors, tasks: Tasks) -> Vectors:
         """(X'X/n + strength I)^-1 (X'y/n + strength theta), by a dense Cholesky solve."""

@@ -1,0 +1,30 @@
+"""What every plugin is: a frozen dataclass whose fields are its hyper-parameters and its parts."""
+
+from abc import ABC
+from typing import ClassVar
+
+
+class Declined(Exception):
+    """Raised by a plugin that cannot serve this cell; the reason is stored in the record and shown."""
+
+
+class InvalidValueError(ValueError):
+    """A hyper-parameter with an impossible value: says which, what was got and what is allowed."""
+
+
+class Plugin(ABC):
+    """The base of everything that is registered by name.
+
+    ``needs`` lists the packages beyond metabench's own as requirements ("torchopt>=0.7"): where one is
+    missing the plugin is listed as unavailable and its cells are declined. ``stochastic`` says that it draws
+    from `Bilevel.noise`, so that its result varies with the cell's seed even on the same tasks.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    stochastic: ClassVar[bool] = False
+
+
+def require(ok: bool, field: str, got: object, allowed: str) -> None:
+    """Check one hyper-parameter in ``__post_init__``; raise `InvalidValueError` if it is not ``ok``."""
+    if not ok:
+        raise InvalidValueError(f"{field} = {got!r} is not possible; allowed: {allowed}")
