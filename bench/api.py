@@ -118,7 +118,7 @@ class LinearSolver(Plugin):
     """Solves A x = rhs for all tasks, given the symmetric product v -> A v.
 
     Starts from ``start`` (zero if None; a direct solver has no use for it). Returns the last iterate, never
-    an earlier one; ``stats`` hold `residual` (||rhs - A x|| / ||rhs|| of that very iterate), `iterations`, and
+    an earlier one; ``stats`` hold `residual` (||rhs - A x|| / ||rhs|| of that iterate), `iterations`, and
     `smallest_curvature` (the least p'Ap / p'p seen) where known. A tolerance is relative to ||rhs||; a
     tolerance of 0 asks for all iterations and counts as met. ``noise`` is for stochastic solvers.
     """

@@ -159,12 +159,10 @@ class Bilevel:
         if self.problem.batching == "vmap":
             grad, hv = torch.func.jvp(lambda p: self._loss_grad_func(p, slice(None)), (phi,), (v,))
         else:
-            rows = []
-            for t in range(len(phi)):
-                one = slice(t, t + 1)
-                rows.append(
-                    torch.func.jvp(lambda p, i=one: self._loss_grad_func(p, i), (phi[one],), (v[one],))
-                )
+            ones = [slice(t, t + 1) for t in range(len(phi))]
+            rows = [
+                torch.func.jvp(lambda p, i=i: self._loss_grad_func(p, i), (phi[i],), (v[i],)) for i in ones
+            ]
             grad, hv = (torch.cat(parts) for parts in zip(*rows, strict=True))
         return grad + self.strength * (phi - self.meta), hv + self.strength * v
 

@@ -5,10 +5,15 @@ import torch
 
 from bench.api import Bilevel, Declined, Estimate, FirstOrderSolver, InnerSolver, Method, Target
 from bench.registry import name_of, register
-from methods.backward import adjoint, checkpointed, unrolled
+from methods.backward import adjoint, checkpointed, mixed_mode, unrolled
 from methods.inner import GradientDescent
 
-BACKWARDS = {"adjoint": adjoint, "unrolled": unrolled, "checkpointed": checkpointed}
+BACKWARDS = {
+    "adjoint": adjoint,
+    "unrolled": unrolled,
+    "checkpointed": checkpointed,
+    "mixed_mode": mixed_mode,
+}
 
 
 @register("method", "maml")
@@ -18,12 +23,13 @@ class MAML(Method):
 
     meta_grad = d/d theta query_loss(phi_K(theta)). Exact for the K steps taken, whatever K is; it reaches
     the implicit gradient as phi_K reaches the inner minimiser. ``backward`` changes time and memory only:
-    "adjoint" stores K iterates (K x P numbers), "unrolled" stores K graphs, "checkpointed" sqrt(K) of them.
+    "adjoint" stores K iterates (K x P numbers), "unrolled" K graphs, "checkpointed" sqrt(K) of them,
+    "mixed_mode" K iterates and gradients, with products by forward mode.
     Needs a first-order inner solver; declines others.
     """
 
     inner: InnerSolver = field(default_factory=GradientDescent)
-    backward: Literal["adjoint", "unrolled", "checkpointed"] = "adjoint"
+    backward: Literal["adjoint", "unrolled", "checkpointed", "mixed_mode"] = "adjoint"
     exact: ClassVar[Target | None] = "maml"
 
     def __call__(self, bilevel: Bilevel) -> Estimate:

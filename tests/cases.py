@@ -32,6 +32,8 @@ METHODS = [
     MethodCase("maml", {"inner": GD}, "maml", True),
     MethodCase("maml", {"inner": GD, "backward": "unrolled"}, "maml", True),
     MethodCase("maml", {"inner": GD, "backward": "checkpointed"}, "maml", True),
+    MethodCase("maml", {"inner": GD, "backward": "mixed_mode"}, "maml", True),
+    MethodCase("maml", {"inner": ADAM, "backward": "mixed_mode"}, "maml", True),
     MethodCase("maml", {"inner": MOMENTUM}, "maml", True),
     MethodCase("maml", {"inner": MOMENTUM, "backward": "unrolled"}, "maml", True),
     MethodCase("maml", {"inner": MOMENTUM, "backward": "checkpointed"}, "maml", True),

@@ -2,6 +2,7 @@
 
 from methods.backward.adjoint import adjoint
 from methods.backward.checkpointed import checkpointed
+from methods.backward.mixed_mode import mixed_mode
 from methods.backward.unrolled import unrolled
 
-__all__ = ["adjoint", "checkpointed", "unrolled"]
+__all__ = ["adjoint", "checkpointed", "mixed_mode", "unrolled"]
