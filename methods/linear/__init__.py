@@ -2,6 +2,22 @@
 
 from methods.linear.conjugate_gradient import ConjugateGradient
 from methods.linear.dense import Dense
+from methods.linear.fixed_point import FixedPoint
+from methods.linear.gmres import GMRES
+from methods.linear.minres import Minres
 from methods.linear.neumann import Neumann
+from methods.linear.normal_cg import NormalCG
+from methods.linear.nystrom import Nystrom
+from methods.linear.preconditioned_conjugate_gradient import PreconditionedConjugateGradient
 
-__all__ = ["ConjugateGradient", "Dense", "Neumann"]
+__all__ = [
+    "GMRES",
+    "ConjugateGradient",
+    "Dense",
+    "FixedPoint",
+    "Minres",
+    "Neumann",
+    "NormalCG",
+    "Nystrom",
+    "PreconditionedConjugateGradient",
+]

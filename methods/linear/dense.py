@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.api import Declined, LinearSolver, Matvec, Solution, Vectors, require
+from bench.api import Declined, LinearSolver, Matvec, Noise, Solution, Vectors, require
 from bench.registry import register
 
 
@@ -19,7 +19,9 @@ class Dense(LinearSolver):
     def __post_init__(self) -> None:
         require(self.max_size >= 1, "max_size", self.max_size, "1 or more")
 
-    def __call__(self, matvec: Matvec, rhs: Vectors) -> Solution:
+    def __call__(
+        self, matvec: Matvec, rhs: Vectors, start: Vectors | None = None, noise: Noise | None = None
+    ) -> Solution:
         n_tasks, size = rhs.shape
         if size > self.max_size:
             raise Declined(f"a dense solve of {size} parameters; max_size is {self.max_size}")
@@ -39,3 +41,6 @@ class Dense(LinearSolver):
             "iterations": torch.full_like(norm, size),
         }
         return Solution(x, (info == 0) & torch.isfinite(x).all(dim=1), stats)
+
+    def products(self, n_params: int) -> int | None:
+        return n_params

@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.api import LinearSolver, Matvec, Solution, Vectors, require
+from bench.api import LinearSolver, Matvec, Noise, Solution, Vectors, require
 from bench.registry import register
 
 
@@ -24,11 +24,16 @@ class Neumann(LinearSolver):
         require(self.step > 0, "step", self.step, "a positive number below 2 / (largest eigenvalue of A)")
         require(self.tolerance >= 0, "tolerance", self.tolerance, "0 or more")
 
-    def __call__(self, matvec: Matvec, rhs: Vectors) -> Solution:
-        x, v = torch.zeros_like(rhs), rhs
+    def __call__(
+        self, matvec: Matvec, rhs: Vectors, start: Vectors | None = None, noise: Noise | None = None
+    ) -> Solution:
         size = torch.linalg.vector_norm(rhs, dim=1)
+        x, v = torch.zeros_like(rhs), rhs
+        if start is not None:
+            x = torch.where((rhs == 0).all(dim=1, keepdim=True), 0, start)
+            v = rhs - matvec(x)
         usable = torch.isfinite(size) & ((size > 0) | (rhs == 0).all(dim=1))
-        norm, iterations = size, torch.zeros_like(size)
+        norm, iterations = torch.linalg.vector_norm(v, dim=1), torch.zeros_like(size)
         curvature = torch.full_like(size, torch.inf)
         for _ in range(self.iterations):
             active = norm > self.tolerance * size
@@ -50,3 +55,6 @@ class Neumann(LinearSolver):
         residual = norm / torch.where(size > 0, size, 1)
         stats = {"residual": residual, "iterations": iterations, "smallest_curvature": curvature}
         return Solution(x, met & finite, stats)
+
+    def products(self, n_params: int) -> int | None:
+        return self.iterations if self.tolerance == 0 else None
