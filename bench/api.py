@@ -13,7 +13,7 @@ solver, a curvature) are fields too, so an ablation is a changed field. Classes 
 elsewhere are final: to alter a plugin, wrap it.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Literal, NamedTuple
 
@@ -76,7 +76,7 @@ class Solution(NamedTuple):
     stats: dict[str, PerTask]
 
 
-class InnerSolver(Plugin):
+class InnerSolver(Plugin, ABC):
     """Minimises G for all tasks from ``start``. ``steps`` is the number of iterations, where it has one."""
 
     @abstractmethod
@@ -114,7 +114,7 @@ class FirstOrderSolver(InnerSolver):
         return Counts(inner_grads=self.steps)
 
 
-class LinearSolver(Plugin):
+class LinearSolver(Plugin, ABC):
     """Solves A x = rhs for all tasks, given the symmetric product v -> A v.
 
     Starts from ``start`` (zero if None; a direct solver has no use for it). Returns the last iterate, never
@@ -133,7 +133,7 @@ class LinearSolver(Plugin):
         return None
 
 
-class Preconditioner(Plugin):
+class Preconditioner(Plugin, ABC):
     """Builds the map r -> M^-1 r of every task, M a cheap symmetric positive definite stand-in for A."""
 
     @abstractmethod
@@ -145,7 +145,7 @@ class Preconditioner(Plugin):
         """Products with A that building it takes."""
 
 
-class Curvature(Plugin):
+class Curvature(Plugin, ABC):
     """The product with the Hessian of G at ``phi``, exact or approximate."""
 
     @abstractmethod
@@ -156,7 +156,7 @@ class Curvature(Plugin):
         return None
 
 
-class Method(Plugin):
+class Method(Plugin, ABC):
     """Estimates the meta-gradient of every task.
 
     ``exact`` is the promise that the estimate equals one of the two true meta-gradients up to rounding:

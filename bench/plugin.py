@@ -1,6 +1,5 @@
 """What every plugin is: a frozen dataclass whose fields are its hyper-parameters and its parts."""
 
-from abc import ABCMeta
 from typing import ClassVar
 
 
@@ -12,7 +11,7 @@ class InvalidValueError(ValueError):
     """A hyper-parameter with an impossible value: says which, what was got and what is allowed."""
 
 
-class Plugin(metaclass=ABCMeta):
+class Plugin:
     """The base of everything that is registered by name.
 
     ``needs`` lists the packages beyond metabench's own as requirements ("torchopt>=0.7"): where one is

@@ -11,8 +11,8 @@ from bench.tasks import Vectors
 class HessianProduct:
     """The linear map v -> (Hessian of G at phi) v; ``gradient`` comes with the linearisation.
 
-    Reverse over reverse: ``graph`` is the gradient of the losses in G as a function of the leaf ``phi``, built
-    once and serves every product. ``spend`` is called once a product.
+    Reverse over reverse: ``graph`` is the gradient of the losses in G as a function of the leaf ``phi``,
+    built once for all products. ``spend`` is called once a product.
     """
 
     def __init__(self, phi: Vectors, graph: Vectors, pull: Vectors, strength: float, spend: Callable):

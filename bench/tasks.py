@@ -3,7 +3,7 @@
 Problems are written for one task and one flat parameter vector; `bench.bilevel` batches them.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -45,7 +45,7 @@ class Tasks:
         return Tasks(f(self.support_x), f(self.support_y), f(self.query_x), f(self.query_y))
 
 
-class Problem(Plugin):
+class Problem(Plugin, ABC):
     """A distribution of tasks and the two losses of one task. Fields are its hyper-parameters.
 
     ``strength`` is lambda of the proximal term. ``batching`` says how `Bilevel` batches the losses over
@@ -99,7 +99,7 @@ class Problem(Plugin):
         return None
 
 
-class Network(Plugin):
+class Network(Plugin, ABC):
     """A function of a flat parameter vector and a batch of inputs. ``batching`` as in `Problem`."""
 
     batching: ClassVar[Batching] = "vmap"

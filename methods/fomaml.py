@@ -1,6 +1,6 @@
 from dataclasses import dataclass, field
 
-from bench.api import Bilevel, Estimate, InnerSolver, Method
+from bench.api import Bilevel, Counts, Estimate, InnerSolver, Method
 from bench.registry import register
 from methods.inner import GradientDescent
 
@@ -19,3 +19,6 @@ class FOMAML(Method):
     def __call__(self, bilevel: Bilevel) -> Estimate:
         phi, converged, stats = self.inner(bilevel, bilevel.start)
         return Estimate(bilevel.outer_grad(phi), phi, converged, stats)
+
+    def cost(self, n_params: int) -> Counts | None:
+        return None if (inner := self.inner.cost()) is None else inner + Counts(outer_grads=1)

@@ -1,6 +1,6 @@
 from dataclasses import dataclass, field
 
-from bench.api import Bilevel, Curvature, Estimate, InnerSolver, LinearSolver, Method
+from bench.api import Bilevel, Counts, Curvature, Estimate, InnerSolver, LinearSolver, Method, Vectors
 from bench.registry import register
 from methods.curvature import Exact
 from methods.inner import GradientDescent
@@ -22,7 +22,24 @@ class IMAML(Method):
     curvature: Curvature = field(default_factory=Exact)
 
     def __call__(self, bilevel: Bilevel) -> Estimate:
-        phi, inner_converged, stats = self.inner(bilevel, bilevel.start)
-        x, converged, linear_stats = self.linear(self.curvature(bilevel, phi), bilevel.outer_grad(phi))
-        stats = stats | {f"linear_{name}": value for name, value in linear_stats.items()}
-        return Estimate(-bilevel.cross(phi, x), phi, inner_converged & converged, stats)
+        return implicit_gradient(bilevel, self.inner, self.linear, self.curvature)[0]
+
+    def cost(self, n_params: int) -> Counts | None:
+        inner, products = self.inner.cost(), self.linear.products(n_params)
+        solve = None if products is None else self.curvature.cost(products)
+        return None if inner is None or solve is None else inner + solve + Counts(outer_grads=1)
+
+
+def implicit_gradient(
+    bilevel: Bilevel,
+    inner: InnerSolver,
+    linear: LinearSolver,
+    curvature: Curvature,
+    start: Vectors | None = None,
+) -> tuple[Estimate, Vectors]:
+    """iMAML's estimate and the linear solution x behind it, with the linear solver started at ``start``."""
+    phi, inner_converged, stats = inner(bilevel, bilevel.start)
+    matvec = curvature(bilevel, phi)
+    x, converged, linear_stats = linear(matvec, bilevel.outer_grad(phi), start, bilevel.noise)
+    stats = stats | {f"linear_{name}": value for name, value in linear_stats.items()}
+    return Estimate(-bilevel.cross(phi, x), phi, inner_converged & converged, stats), x

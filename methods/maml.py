@@ -3,9 +3,9 @@ from typing import ClassVar, Literal
 
 import torch
 
-from bench.api import Bilevel, Declined, Estimate, FirstOrderSolver, InnerSolver, Method, Target
-from bench.registry import name_of, register
-from methods.backward import adjoint, checkpointed, mixed_mode, unrolled
+from bench.api import Bilevel, Counts, Estimate, InnerSolver, Method, Target
+from bench.registry import register
+from methods.backward import adjoint, checkpointed, first_order, mixed_mode, unrolled
 from methods.inner import GradientDescent
 
 BACKWARDS = {
@@ -33,7 +33,10 @@ class MAML(Method):
     exact: ClassVar[Target | None] = "maml"
 
     def __call__(self, bilevel: Bilevel) -> Estimate:
-        if not isinstance(self.inner, FirstOrderSolver):
-            raise Declined(f"inner solver '{name_of(self.inner)}' cannot be differentiated step by step")
-        meta_grad, adapted = BACKWARDS[self.backward](bilevel, self.inner)
+        meta_grad, adapted = BACKWARDS[self.backward](bilevel, first_order(self.inner))
         return Estimate(meta_grad, adapted, torch.isfinite(adapted).all(dim=1), {})
+
+    def cost(self, n_params: int) -> Counts:
+        steps = first_order(self.inner).steps
+        grads = steps if self.backward == "unrolled" else 2 * steps
+        return Counts(inner_grads=grads, inner_hvps=steps, outer_grads=1)

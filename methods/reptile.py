@@ -1,6 +1,6 @@
 from dataclasses import dataclass, field
 
-from bench.api import Bilevel, Estimate, InnerSolver, Method
+from bench.api import Bilevel, Counts, Estimate, InnerSolver, Method
 from bench.registry import register
 from methods.inner import GradientDescent
 
@@ -20,3 +20,6 @@ class Reptile(Method):
         start = bilevel.start
         phi, converged, stats = self.inner(bilevel, start)
         return Estimate(start - phi, phi, converged, stats)
+
+    def cost(self, n_params: int) -> Counts | None:
+        return self.inner.cost()

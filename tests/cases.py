@@ -5,6 +5,8 @@ from typing import Any
 
 from bench.api import Target
 
+SHORT = {"name": "gradient_descent", "steps": 3, "learning_rate": 0.02}
+LONG = {"name": "gradient_descent", "steps": 600, "learning_rate": 0.02}
 GD = {"name": "gradient_descent", "steps": 12, "learning_rate": 0.02}
 MOMENTUM = {"name": "momentum", "steps": 12, "learning_rate": 0.01, "momentum": 0.8}
 # A large epsilon keeps Adam's map smooth enough for finite differences.
@@ -56,6 +58,17 @@ METHODS = [
         "implicit",
     ),
     MethodCase("imaml-authors-code"),
+    MethodCase("imaml-no-prox"),
+    MethodCase("imaml-warm-start", {"inner": NEWTON, "linear": CG}, "implicit"),
+    MethodCase("truncated-maml", {"inner": GD, "last": 5}),
+    MethodCase("truncated-maml", {"inner": GD, "last": None, "unroll_from": 5}),
+    MethodCase("one-step", {"inner": GD}),
+    MethodCase("binomial-maml", {"inner": GD, "order": 2}),
+    MethodCase("binomial-maml", {"inner": SHORT, "order": 3}, "maml", True),
+    MethodCase("fo-b-maml", {"inner": LONG}),
+    MethodCase("fo-b-maml", {"inner": LONG, "difference": "forward"}),
+    MethodCase("contrastive", {"inner": LONG}),
+    MethodCase("forward-gradient", {"inner": GD, "directions": 3}),
 ]
 
 
@@ -72,6 +85,8 @@ class LinearCase:
         return {"name": self.name, **self.options}
 
 
+EXACT = {"name": "diagonal", "probes": 0}
+LOW = {"name": "nystrom", "rank": 4, "rho": 1e-3}
 LINEAR_SOLVERS = [
     LinearCase("conjugate_gradient", {"iterations": 40}, (1e-12, 1e-9)),
     LinearCase("conjugate_gradient", {"iterations": 100, "tolerance": 1e-13}, (1e-12, 1e-10)),
@@ -81,6 +96,34 @@ LINEAR_SOLVERS = [
     LinearCase("neumann", {"iterations": 400, "step": 1.0, "tolerance": 1e-13}, (1e-11, 1.0)),
     LinearCase("neumann"),
     LinearCase("dense", {}, (1e-13, 1e-11)),
+    LinearCase("preconditioned_conjugate_gradient"),
+    LinearCase(
+        "preconditioned_conjugate_gradient", {"iterations": 40, "preconditioner": EXACT}, (1e-12, 1e-9)
+    ),
+    LinearCase("preconditioned_conjugate_gradient", {"iterations": 40, "preconditioner": LOW}, (1e-12, 1e-9)),
+    LinearCase(
+        "preconditioned_conjugate_gradient", {"iterations": 60, "tolerance": 1e-12, "preconditioner": LOW}
+    ),
+    LinearCase("fixed_point"),
+    LinearCase("fixed_point", {"iterations": 2000, "step": 1.0}, (1e-12, 0.3)),
+    LinearCase("minres", {"iterations": 30}, (1e-12, 1e-9)),
+    LinearCase("minres", {"iterations": 3, "tolerance": 1e-3}),
+    LinearCase("gmres", {"iterations": 12}, (1e-12, 1e-11)),
+    LinearCase("gmres", {"iterations": 30, "tolerance": 1e-12}, (1e-11, 1e-9)),
+    LinearCase("gmres"),
+    LinearCase("nystrom"),
+    LinearCase("nystrom", {"rank": 12, "rho": 0.01}, (1e-11, 1e-9)),
+    LinearCase("nystrom", {"rank": 20, "rho": 0.1, "sketch": "gaussian"}, (1e-11, 1e-9)),
+    LinearCase("normal_cg", {"iterations": 40}, (1e-11, 1e-2)),
+    LinearCase("normal_cg"),
+]
+
+PRECONDITIONERS = [
+    LinearCase("diagonal"),
+    LinearCase("diagonal", {"probes": 0}),
+    LinearCase("nystrom"),
+    LinearCase("nystrom", {"rank": 4, "rho": 0.01}),
+    LinearCase("nystrom", {"rank": 20, "rho": 0.1}),
 ]
 
 

@@ -2,7 +2,9 @@
 
 from methods.backward.adjoint import adjoint
 from methods.backward.checkpointed import checkpointed
+from methods.backward.first_order import first_order
 from methods.backward.mixed_mode import mixed_mode
+from methods.backward.sweep import sweep
 from methods.backward.unrolled import unrolled
 
-__all__ = ["adjoint", "checkpointed", "mixed_mode", "unrolled"]
+__all__ = ["adjoint", "checkpointed", "first_order", "mixed_mode", "sweep", "unrolled"]

@@ -7,13 +7,18 @@ from methods.backward.pull_back import pull_back_init
 
 
 def sweep(
-    bilevel: Bilevel, solver: FirstOrderSolver, first: int = 0, forward_over_reverse: bool = False
+    bilevel: Bilevel,
+    solver: FirstOrderSolver,
+    first: int = 0,
+    from_start: bool = True,
+    forward_over_reverse: bool = False,
 ) -> tuple[Vectors, Vectors]:
     """The reverse sweep over the iterates from number ``first`` on; meta-gradient and adapted parameters.
 
     With phi_{k+1} = update(phi_k, g_k, state_k), g_k = grad G(phi_k, theta), and a bar for the adjoint:
     (phi_bar, g_bar, state_bar) = vjp of update; phi_bar += Hessian g_bar; theta_bar += cross g_bar.
-    ``first`` > 0 takes phi_first and its state as constants: truncated back-propagation.
+    ``first`` > 0 takes phi_first and its state as constants: truncated back-propagation. ``from_start``
+    False does so for phi_0 = theta too.
     """
     start = bilevel.start
     phi, state = start, solver.init(start)
@@ -37,7 +42,7 @@ def sweep(
         phi_bar = phi_bar + hvp(grad_bar)
         del hvp  # its graph must not live while the next one is built
         meta_bar = meta_bar + bilevel.cross(phi, grad_bar)
-    if first == 0:
+    if first == 0 and from_start:
         meta_bar = meta_bar + phi_bar + pull_back_init(solver, start, state_bar)
     return meta_bar, adapted
 
