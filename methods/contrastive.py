@@ -15,12 +15,13 @@ class Contrastive(Method):
     meta_grad = (dG/dtheta at phi_nu - dG/dtheta at phi_0) / nu = strength (phi_0 - phi_nu) / nu.
     No Hessian products and any inner solver. Equals the implicit gradient up to O(nu) at exact minimisers;
     unlike `fo-b-maml` it also carries what the free phase left undone: the nudged phase goes on minimising G,
-    so an error of phi_0 enters divided by nu. ``nudge`` 0 picks nu per task (and spends a query gradient).
+    so an error of phi_0 enters divided by nu: a small ``nudge`` needs long inner solves. 0 picks nu per task
+    from the dtype's rounding (and spends a query gradient).
     Costs two inner solves, the second with a query gradient beside every gradient.
     """
 
     inner: InnerSolver = field(default_factory=GradientDescent)
-    nudge: float = 0.0
+    nudge: float = 0.01
 
     def __post_init__(self) -> None:
         require(self.nudge >= 0, "nudge", self.nudge, "0 (automatic) or a positive number")

@@ -68,7 +68,8 @@ METHODS = [
     MethodCase("fo-b-maml", {"inner": LONG}),
     MethodCase("fo-b-maml", {"inner": LONG, "difference": "forward"}),
     MethodCase("contrastive", {"inner": LONG}),
-    MethodCase("forward-gradient", {"inner": GD, "directions": 3}),
+    MethodCase("contrastive", {"inner": LONG, "nudge": 0.0}),
+    MethodCase("forward-gradient", {"inner": SHORT, "directions": 3}),
 ]
 
 

@@ -4,13 +4,15 @@ from typing import Any
 
 import torch
 
-from bench.api import Declined, Estimate, InnerSolver, Method, Target
+from bench.api import Bilevel, Declined, Estimate, InnerSolver, Method, Target
 from bench.errors import UsageError
-from bench.reference import implicit_reference, maml_reference
-from bench.registry import describe
+from bench.reference import Reference, implicit_reference, maml_reference
+from bench.registry import describe, is_stochastic, parts, unavailable
 from bench.testing.battery import Battery, battery
 from bench.testing.samples import regression, same_tasks, sinusoid, stationary
 
+FLOAT32 = 1e-2  # relative error of float32 to float64: 30 square roots of the rounding unit
+DRAWS = 200
 TOLERANCE = {"maml": 1e-10, "implicit": 1e-8}
 
 
@@ -20,6 +22,10 @@ def check_method(run: Battery, plugin: Method | str | dict[str, Any], exact: Tar
     method = run.construct("method", plugin)
     if method is None:
         return
+    for part in parts(method):
+        if reason := unavailable(part):
+            run.fail("available", Declined(reason))
+            return
     bilevel = regression()
     first: Estimate | None = run.attempt("runs on linear regression", lambda: method(bilevel))
     if first is None:
@@ -61,11 +67,50 @@ def check_method(run: Battery, plugin: Method | str | dict[str, Any], exact: Tar
     run.add(
         "finite where every gradient is zero", flat is not None and bool(torch.isfinite(flat.meta_grad).all())
     )
-    single32 = run.attempt("float32", lambda: method(regression().to(torch.float32)))
-    run.add("float32 in, float32 out", single32 is not None and single32.meta_grad.dtype == torch.float32)
+    _check_cost(run, method, bilevel)
+    _check_noise(run, method, first)
+    rounded = regression().to(torch.float32)
+    low = run.attempt("float32", lambda: method(rounded))
+    if low is not None:
+        run.add("float32 in, float32 out", low.meta_grad.dtype == torch.float32)
+        high = method(rounded.to(torch.float64)).meta_grad
+        run.close("float32 agrees with float64", low.meta_grad.double(), high, FLOAT32)
     promise = exact or method.exact
     if promise is not None:
         run.attempt(f"keeps its promise: {promise}", lambda: _check_promise(run, method, promise))
+
+
+def _check_cost(run: Battery, method: Method, used: Bilevel) -> None:
+    """``used``: the problem after one call."""
+    declared = run.attempt("declares its cost", lambda: method.cost(used.meta.shape[-1]))
+    counted = used.calls.as_dict()
+    if declared is not None:
+        text = f"declared {declared.as_dict()}, counted {counted}"
+        run.add("declared cost equals the counted one", declared.as_dict() == counted, text)
+
+
+def _check_noise(run: Battery, method: Method, first: Estimate) -> None:
+    """Random numbers come from the tasks' seeds and are declared; their mean is what was promised."""
+    b = regression()
+    draws = DRAWS if method.unbiased else 1
+    firsts = range(3, 3 * draws + 3, 3)
+    reseeded = [Bilevel(b.problem, b.tasks, b.meta, seeds=range(n, n + 3)) for n in firsts]
+    differs = not torch.equal(method(reseeded[0]).meta_grad, first.meta_grad)
+    declared = is_stochastic(method)
+    run.add("another seed changes it if and only if it is stochastic", differs == declared, f"{differs}")
+    state = torch.get_rng_state()
+    method(b)
+    run.add("global random state untouched", torch.equal(state, torch.get_rng_state()))
+    if method.unbiased is not None:
+        reference = _reference(b, method, method.unbiased).value
+        seen = torch.stack([method(one).meta_grad for one in reseeded])
+        error = (seen.mean(dim=0) - reference) / (seen.std(dim=0) / draws**0.5)
+        worst = error.abs().max().item()
+        run.add(f"mean over {draws} seeds is exact {method.unbiased}", worst < 5, f"{worst:.1f} sigma")
+
+
+def _reference(bilevel: Bilevel, method: Method, target: Target) -> Reference:
+    return implicit_reference(bilevel) if target == "implicit" else maml_reference(bilevel, inner_of(method))
 
 
 def _check_promise(run: "Battery", method: Method, promise: Target) -> None:
@@ -76,10 +121,7 @@ def _check_promise(run: "Battery", method: Method, promise: Target) -> None:
         except Declined as reason:
             run.add(name, True, f"declined: {reason}")
             continue
-        if promise == "implicit":
-            reference = implicit_reference(bilevel)
-        else:
-            reference = maml_reference(bilevel, inner_of(method))
+        reference = _reference(bilevel, method, promise)
         run.add(f"{name}: reference exists", not reference.missing, str(reference.missing or reference.how))
         run.close(name, got, reference.value, TOLERANCE[promise])
 
