@@ -1,5 +1,6 @@
 """The battery of methods."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,8 +18,17 @@ TOLERANCE = {"maml": 1e-10, "implicit": 1e-8}
 
 
 @battery
-def check_method(run: Battery, plugin: Method | str | dict[str, Any], exact: Target | None = None) -> None:
-    """The battery of a method, on linear regression. ``exact`` overrides the promise that its class makes."""
+def check_method(
+    run: Battery,
+    plugin: Method | str | dict[str, Any],
+    exact: Target | None = None,
+    also_on: Sequence[Bilevel] = (),
+) -> None:
+    """The battery of a method, on linear regression.
+
+    ``exact`` overrides the promise that its class makes, which is checked on a sinusoid and, where given, on
+    ``also_on`` too.
+    """
     method = run.construct("method", plugin)
     if method is None:
         return
@@ -77,7 +87,7 @@ def check_method(run: Battery, plugin: Method | str | dict[str, Any], exact: Tar
         run.close("float32 agrees with float64", low.meta_grad.double(), high, FLOAT32)
     promise = exact or method.exact
     if promise is not None:
-        run.attempt(f"keeps its promise: {promise}", lambda: _check_promise(run, method, promise))
+        run.attempt(f"keeps its promise: {promise}", lambda: _check_promise(run, method, promise, also_on))
 
 
 def _check_cost(run: Battery, method: Method, used: Bilevel) -> None:
@@ -113,8 +123,8 @@ def _reference(bilevel: Bilevel, method: Method, target: Target) -> Reference:
     return implicit_reference(bilevel) if target == "implicit" else maml_reference(bilevel, inner_of(method))
 
 
-def _check_promise(run: "Battery", method: Method, promise: Target) -> None:
-    for bilevel in (regression(), sinusoid()):
+def _check_promise(run: Battery, method: Method, promise: Target, also_on: Sequence[Bilevel]) -> None:
+    for bilevel in (regression(), sinusoid(), *also_on):
         name = f"equals the exact {promise} gradient on {describe(bilevel.problem)['name']}"
         try:
             got = method(bilevel).meta_grad
