@@ -83,7 +83,9 @@ def _global(
 def list_(
     kind: Annotated[
         str | None,
-        typer.Argument(help="Only this kind: method, inner, linear, curvature, problem, network or study."),
+        typer.Argument(
+            help="Only this kind: method, inner, linear, preconditioner, curvature, problem, network, study."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -216,15 +218,14 @@ def report(
 
 
 @app.command(
-    epilog=_examples("check imaml", "check linear:conjugate_gradient problem:sinusoid", "check all --json")
+    epilog=_examples("check imaml", "check linear:conjugate_gradient problem:sinusoid", "check --all --json")
 )
 def check(
     targets: Annotated[
-        list[str],
-        typer.Argument(
-            help="A METHOD, KIND:NAME (such as linear:dense), KIND:all, or all.", metavar="TARGET..."
-        ),
-    ],
+        list[str] | None,
+        typer.Argument(help="A METHOD, KIND:NAME (such as linear:dense), or KIND:all.", metavar="TARGET..."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every plugin of every kind.")] = False,
     json: Json = False,
 ) -> None:
     """Run the conformance battery on plugins, your own included. Exits with 1 if a check fails.
@@ -234,7 +235,7 @@ def check(
     """
     from bench.cli.check import check_plugins
 
-    raise typer.Exit(check_plugins(targets, json))
+    raise typer.Exit(check_plugins(targets or [], everything, json))
 
 
 @data.command("get", epilog=_examples("data get omniglot"))

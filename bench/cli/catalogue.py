@@ -13,6 +13,7 @@ TITLES = {
     "method": "Methods",
     "inner": "Inner solvers",
     "linear": "Linear solvers",
+    "preconditioner": "Preconditioners",
     "curvature": "Curvatures",
     "problem": "Problems",
     "network": "Networks",
@@ -22,7 +23,7 @@ PLURALS = {f"{kind}s": kind for kind in TITLES} | {"studies": "study"}
 
 
 def show_catalogue(kind: str | None, json: bool) -> None:
-    """Print the catalogue, or one ``kind`` of it; broken plugins come last with their reason."""
+    """Print the catalogue, or one ``kind`` of it; what a plugin lacks stands below it, broken ones come last."""
     kind = PLURALS.get(kind, kind) if kind else None
     if kind is not None and kind not in TITLES:
         raise unknown("kind", kind, TITLES)
@@ -36,6 +37,8 @@ def show_catalogue(kind: str | None, json: bool) -> None:
         width = max(map(len, entries), default=0)
         for name, entry in entries.items():
             say(f"  {name.ljust(width)}  {entry['summary']}".rstrip())
+            if entry.get("unavailable"):
+                say(f"  {''.ljust(width)}  unavailable: {entry['unavailable']}", style="yellow")
             for line in columns(map(_field_row, entry["fields"].items()), indent=width + 6):
                 say(line, style="dim")
         say()
@@ -59,6 +62,8 @@ def _plugins(kind: str) -> dict[str, dict[str, Any]]:
         entries[name] = {
             "summary": _summary(cls),
             "class": f"{cls.__module__}.{cls.__qualname__}",
+            "unavailable": registry.unavailable(cls),
+            "stochastic": cls.stochastic,
             "fields": fields,
         }
     return entries

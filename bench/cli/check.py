@@ -11,13 +11,17 @@ from bench.testing import CHECKS, Check
 STYLES = {"FAILED": "red", "declined": "yellow", "passed": ""}  # the worst first
 
 
-def check_plugins(targets: list[str], json: bool) -> int:
-    """Run the conformance battery on ``targets``: 0 if every check passed, 1 if one failed.
+def check_plugins(targets: list[str], everything: bool, json: bool) -> int:
+    """Run the conformance battery on ``targets``, or on ``everything``: 0 if all passed, 1 if a check failed.
 
     A plugin that declines here (a problem whose data are missing) has neither passed nor failed: it is shown,
     and with nothing but such plugins the code is 3. Prints every check of a single plugin, of several those
     that did not pass.
     """
+    if everything == bool(targets):
+        raise UsageError("name what to check (such as imaml or linear:dense), or give --all, not both")
+    if everything:
+        targets = [f"{kind}:all" for kind in CHECKS]
     wanted = dict.fromkeys(pair for target in targets for pair in _resolve(target))
     outcomes: Counter[str] = Counter()
     collected = {}
@@ -64,8 +68,6 @@ def get_data(name: str) -> None:
 def _resolve(target: str) -> list[tuple[str, str]]:
     """``target`` as (kind, name) pairs; a bare name is a method's."""
     kind, _, name = target.rpartition(":")
-    if target == "all":
-        return [(kind, name) for kind in CHECKS for name in registry.names(kind)]
     kind = kind or "method"
     if kind not in CHECKS:
         raise unknown("kind to check", kind, CHECKS)
