@@ -6,7 +6,7 @@ from typing import Any
 from bench.api import Target
 
 SHORT = {"name": "gradient_descent", "steps": 3, "learning_rate": 0.02}
-LONG = {"name": "gradient_descent", "steps": 600, "learning_rate": 0.02}
+LONG = {"name": "momentum", "steps": 150, "learning_rate": 0.02, "momentum": 0.8}
 GD = {"name": "gradient_descent", "steps": 12, "learning_rate": 0.02}
 MOMENTUM = {"name": "momentum", "steps": 12, "learning_rate": 0.01, "momentum": 0.8}
 # A large epsilon keeps Adam's map smooth enough for finite differences.

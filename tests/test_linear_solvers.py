@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from bench.api import InvalidValueError
 from bench.registry import build, names
-from bench.testing import check_linear_solver
-from bench.testing.samples import product, system
-from tests.cases import LINEAR_SOLVERS, LinearCase, identify
+from bench.testing import check_linear_solver, check_preconditioner
+from bench.testing.samples import draws, product, system
+from tests.cases import LINEAR_SOLVERS, PRECONDITIONERS, LinearCase, identify
 
 
 @pytest.mark.parametrize("case", LINEAR_SOLVERS, ids=identify)
@@ -22,7 +23,7 @@ def test_against_a_dense_solve(case: LinearCase) -> None:
     for condition, allowed in zip((10.0, 1000.0), case.error, strict=True):
         matrix, rhs = system(condition)
         wanted = torch.linalg.solve(matrix, rhs)
-        got = build("linear", case.table)(product(matrix), rhs).value
+        got = build("linear", case.table)(product(matrix), rhs, noise=draws(range(3), rhs)).value
         error = (got - wanted).norm(dim=1) / wanted.norm(dim=1)
         assert error.max().item() <= allowed
 
@@ -30,6 +31,45 @@ def test_against_a_dense_solve(case: LinearCase) -> None:
 def test_every_registered_linear_solver_has_a_row() -> None:
     ours = {name for name in names("linear") if not name.startswith("toy")}
     assert ours == {case.name for case in LINEAR_SOLVERS}
+    ours = {name for name in names("preconditioner") if not name.startswith("toy")}
+    assert ours == {case.name for case in PRECONDITIONERS}
+
+
+@pytest.mark.parametrize("case", PRECONDITIONERS, ids=identify)
+def test_preconditioner_battery(case: LinearCase) -> None:
+    checks = check_preconditioner(case.table)
+    assert not [c for c in checks if not c.passed]
+    assert len(checks) >= 20
+
+
+@pytest.mark.parametrize("name", ["minres", "gmres", "normal_cg"])
+def test_indefinite_systems_are_solved(name: str) -> None:
+    for condition, allowed in ((10.0, 1e-10), (1000.0, 1e-7)):
+        matrix, rhs = system(condition, indefinite=True)
+        iterations = 2000 if name == "normal_cg" else 40
+        table = {"name": name, "iterations": iterations, "tolerance": 1e-11}
+        solution = build("linear", table)(product(matrix), rhs)
+        wanted = torch.linalg.solve(matrix, rhs)
+        assert solution.converged.all()
+        assert ((solution.value - wanted).norm() / wanted.norm()).item() <= allowed
+
+
+@pytest.mark.parametrize("sketch", ["columns", "gaussian"])
+def test_nystrom_is_exact_for_a_low_rank_above_rho(sketch: str) -> None:
+    matrix, rhs = system(10.0)
+    factor = matrix[:, :, :4]
+    matrix = factor @ factor.mT + 2 * torch.eye(12, dtype=matrix.dtype)
+    solver = build("linear", {"name": "nystrom", "rank": 6, "rho": 2.0, "sketch": sketch})
+    solution = solver(product(matrix), rhs, noise=draws(range(3), rhs))
+    torch.testing.assert_close(solution.value, torch.linalg.solve(matrix, rhs), rtol=1e-9, atol=1e-11)
+    assert solution.converged.all()
+
+
+def test_randomised_parts_ask_for_noise() -> None:
+    matrix, rhs = system(3.0)
+    for name in ("nystrom", "preconditioned_conjugate_gradient"):
+        with pytest.raises(InvalidValueError, match="noise = None"):
+            build("linear", name)(product(matrix), rhs)
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 3, 5, 8])
@@ -96,12 +136,12 @@ def test_indefinite_curvature_is_reported() -> None:
     assert not solution.converged.any()
 
 
-@pytest.mark.parametrize("name", ["conjugate_gradient", "neumann", "dense"])
+@pytest.mark.parametrize("name", names("linear"))
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_an_undefined_right_hand_side_is_not_solved_by_zero(name: str, value: float) -> None:
     matrix, rhs = system(3.0)
     rhs[1, 2] = value
-    solution = build("linear", name)(product(matrix), rhs)
+    solution = build("linear", name)(product(matrix), rhs, noise=draws(range(3), rhs))
     assert not solution.converged[1]
     assert not torch.isfinite(solution.value[1]).all()
 

@@ -23,7 +23,7 @@ PLURALS = {f"{kind}s": kind for kind in TITLES} | {"studies": "study"}
 
 
 def show_catalogue(kind: str | None, json: bool) -> None:
-    """Print the catalogue, or one ``kind`` of it; what a plugin lacks stands below it, broken ones come last."""
+    """Print the catalogue, or one ``kind`` of it; broken plugins come last with their reason."""
     kind = PLURALS.get(kind, kind) if kind else None
     if kind is not None and kind not in TITLES:
         raise unknown("kind", kind, TITLES)

@@ -8,7 +8,7 @@ them from its own tests: ``assert all(c.passed for c in check_method("my-method"
 from collections.abc import Callable
 
 from bench.testing.battery import Check
-from bench.testing.linear_solvers import check_linear_solver
+from bench.testing.linear_solvers import check_linear_solver, check_preconditioner
 from bench.testing.methods import check_method
 from bench.testing.parts import check_curvature, check_inner_solver
 from bench.testing.problems import check_problem
@@ -20,12 +20,14 @@ __all__ = [
     "check_inner_solver",
     "check_linear_solver",
     "check_method",
+    "check_preconditioner",
     "check_problem",
 ]
 
 CHECKS: dict[str, Callable[..., list[Check]]] = {
     "method": check_method,
     "linear": check_linear_solver,
+    "preconditioner": check_preconditioner,
     "problem": check_problem,
     "inner": check_inner_solver,
     "curvature": check_curvature,

@@ -1,56 +1,219 @@
-"""The battery of linear solvers."""
+"""The batteries of linear solvers and of preconditioners."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from bench.api import LinearSolver
+from bench.api import LinearSolver, Preconditioner, Solution
+from bench.registry import is_stochastic
 from bench.testing.battery import Battery, battery
-from bench.testing.samples import product, system
+from bench.testing.samples import draws, product, system
+
+ALL = (0, 1, 2)  # the tasks of `system`
+SCALES = (2.0**-40, 2.0**40)  # powers of two, so that scaling rounds nothing
+
+
+def solve(
+    solver: Any,
+    matrix: Tensor,
+    rhs: Tensor,
+    tasks: Sequence[int] = ALL,
+    seed: int = 0,
+    start: Tensor | None = None,
+    calls: list[int] | None = None,
+) -> Solution:
+    """The solution for these tasks, each with its own noise; every product is noted in ``calls``."""
+    apply = product(matrix[list(tasks)])
+
+    def matvec(v: Tensor) -> Tensor:
+        if calls is not None:
+            calls.append(1)
+        return apply(v)
+
+    b = rhs[list(tasks)]
+    return solver(matvec, b, start=start, noise=draws(tasks, b, seed))
+
+
+def relative_residual(matrix: Tensor, rhs: Tensor, x: Tensor) -> Tensor:
+    return (rhs - product(matrix)(x)).norm(dim=1) / rhs.norm(dim=1)
+
+
+def variant(solver: Any, **values: Any) -> Any:
+    """The solver with those of the values whose fields it has."""
+    has = {f.name for f in fields(solver)}
+    return replace(solver, **{key: value for key, value in values.items() if key in has})
 
 
 @battery
 def check_linear_solver(run: Battery, plugin: LinearSolver | str | dict[str, Any]) -> None:
-    """The battery of a linear solver, on random symmetric positive definite and indefinite systems."""
+    """The battery of a linear solver, on random symmetric positive definite and indefinite systems.
+
+    A solver with a `tolerance` is also run at tolerances other than its own, one with `iterations` with
+    more of them; one without is checked as the direct solver that it is.
+    """
     solver = run.construct("linear", plugin)
     if solver is None:
         return
-    for condition in (3.0, 1e3):
-        matrix, rhs = system(condition)
-        kept = rhs.clone()
-        solution = run.attempt(
-            f"runs at condition number {condition:g}", lambda m=matrix, b=rhs: solver(product(m), b)
-        )
-        if solution is None:
-            continue
-        run.add(f"value is [T, P] ({condition:g})", solution.value.shape == rhs.shape)
-        run.add(f"right-hand side untouched ({condition:g})", torch.equal(kept, rhs))
-        missing = {"residual", "iterations"} - set(solution.stats)
-        run.add(
-            f"reports residual and iterations ({condition:g})", not missing, f"missing: {missing or 'none'}"
-        )
-        if missing:
-            continue
-        true = (rhs - product(matrix)(solution.value)).norm(dim=1) / rhs.norm(dim=1)
-        gap = (true - solution.stats["residual"]).abs().max().item()
-        run.add(f"residual is that of the returned iterate ({condition:g})", gap <= 1e-9, f"off by {gap:.1e}")
-        tolerance = getattr(solver, "tolerance", 0.0) or torch.inf  # 0 asks for all iterations
-        honest = bool((~solution.converged | (true <= tolerance * (1 + 1e-9))).all())
-        run.add(
-            f"converged means that the tolerance is met ({condition:g})", honest, f"residuals {true.tolist()}"
-        )
-        scaled = solver(product(matrix), 1024 * rhs).value
-        run.close(
-            f"scaling the right-hand side scales x ({condition:g})", scaled, 1024 * solution.value, 1e-12
-        )
-        each = [solver(product(matrix[t : t + 1]), rhs[t : t + 1]).value for t in range(len(rhs))]
-        run.close(f"tasks do not mix ({condition:g})", torch.cat(each), solution.value, 1e-8)
+    stopping = hasattr(solver, "tolerance")
+    versions = [("", solver)]
+    if stopping:
+        versions.append((", tolerance 1e-3", variant(solver, tolerance=1e-3)))
+    for condition in (3.0, 1e3, 1e6):
+        for label, version in versions:
+            _solution(run, version, condition, f"({condition:g}{label})")
+    _products(run, solver)
     matrix, rhs = system(10.0)
-    zero = run.attempt("zero right-hand side", lambda: solver(product(matrix), torch.zeros_like(rhs)))
+    zero = run.attempt("zero right-hand side", lambda: solve(solver, matrix, torch.zeros_like(rhs)))
     run.add("zero right-hand side gives zero", zero is not None and not zero.value.any())
+    if stopping:
+        _identity(run, solver)
+        _warm_start(run, solver)
+        if hasattr(solver, "iterations"):
+            _early_stop(run, solver)
+    # A tolerance of 0 counts as met, so that it is a positive one that has to be honest.
     matrix, rhs = system(10.0, indefinite=True)
-    solution = run.attempt("indefinite system", lambda: solver(product(matrix), rhs))
+    allowed = max(1e-2, getattr(solver, "tolerance", 0))
+    asked = variant(solver, tolerance=allowed)
+    solution = run.attempt("indefinite system", lambda: solve(asked, matrix, rhs))
     if solution is not None:
-        true = (rhs - product(matrix)(solution.value)).norm(dim=1) / rhs.norm(dim=1)
-        honest = bool((~solution.converged | (true <= 1e-2)).all())
+        true = relative_residual(matrix, rhs, solution.value)
+        honest = bool((~solution.converged | (true <= allowed)).all())
         run.add("indefinite system: solved, or says that it is not", honest, f"residuals {true.tolist()}")
+
+
+def _solution(run: Battery, solver: Any, condition: float, label: str) -> None:
+    matrix, rhs = system(condition)
+    kept = rhs.clone()
+    solution = run.attempt(f"runs at condition number {label}", lambda: solve(solver, matrix, rhs))
+    if solution is None:
+        return
+    run.add(f"value is [T, P] {label}", solution.value.shape == rhs.shape)
+    run.add(f"right-hand side untouched {label}", torch.equal(kept, rhs))
+    missing = {"residual", "iterations"} - set(solution.stats)
+    run.add(f"reports residual and iterations {label}", not missing, f"missing: {missing or 'none'}")
+    if missing:
+        return
+    x, true = solution.value, relative_residual(matrix, rhs, solution.value)
+    rounding = 1e-14 * (1 + x.norm(dim=1) / rhs.norm(dim=1))  # ||A|| = 1
+    gap = (true - solution.stats["residual"]).abs()
+    close = bool((gap <= 1e-9 * true + rounding).all())
+    run.add(f"residual is that of the returned iterate {label}", close, f"off by {gap.max().item():.1e}")
+    tolerance = getattr(solver, "tolerance", 0.0) or torch.inf  # 0 asks for all iterations
+    honest = bool((~solution.converged | (true <= tolerance * (1 + 1e-9) + rounding)).all())
+    run.add(f"converged means that the tolerance is met {label}", honest, f"residuals {true.tolist()}")
+    for scale in SCALES:
+        scaled = solve(solver, matrix, scale * rhs)
+        run.close(
+            f"scaling the right-hand side by {scale:.0e} scales x {label}", scaled.value / scale, x, 1e-12
+        )
+        same = torch.equal(scaled.stats["iterations"], solution.stats["iterations"])
+        run.add(f"scaling by {scale:.0e} leaves the iterations {label}", same)
+    # Rounding may depend on the batch and is multiplied by the condition number.
+    allowed = max(1e-8, 1e-11 * condition)
+    each = [solve(solver, matrix, rhs, [t]).value for t in ALL]
+    run.close(f"tasks do not mix {label}", torch.cat(each), x, allowed)
+    order = [2, 0, 1]
+    run.close(f"order of the tasks {label}", solve(solver, matrix, rhs, order).value, x[order], allowed)
+    again, other = (solve(solver, matrix, rhs, seed=seed).value for seed in (0, 1))
+    run.add(f"the same call gives the same bits {label}", torch.equal(again, x))
+    drawn, changed = is_stochastic(solver), not torch.equal(other, x)
+    run.add(f"noise changes x if and only if stochastic {label}", drawn == changed, f"{drawn=}, {changed=}")
+
+
+def _products(run: Battery, solver: Any) -> None:
+    matrix, rhs = system(10.0)
+    for version in (solver, variant(solver, tolerance=0.0)):
+        calls: list[int] = []
+        declared = version.products(rhs.shape[1])
+        if declared is not None:
+            run.attempt("products are counted", lambda v=version, c=calls: solve(v, matrix, rhs, calls=c))
+            run.add("declared products are those taken", declared == len(calls), f"{declared}, {len(calls)}")
+
+
+def _identity(run: Battery, solver: Any) -> None:
+    _, rhs = system(3.0)
+    # One step suffices on a multiple of I: any for a Krylov method, 1 / step for a fixed step length.
+    matrix = torch.eye(rhs.shape[1], dtype=rhs.dtype).expand(len(rhs), -1, -1) / getattr(solver, "step", 1.0)
+    solution = run.attempt("A = I", lambda: solve(variant(solver, tolerance=1e-6), matrix, rhs))
+    if solution is not None:
+        steps = solution.stats["iterations"].tolist()
+        good = bool(solution.converged.all()) and max(steps) <= 1
+        run.add("a multiple of I takes one step", good, f"iterations {steps}")
+
+
+def _warm_start(run: Battery, solver: Any) -> None:
+    matrix, rhs = system(10.0)
+    x = torch.linalg.solve(matrix, rhs)
+    asked = variant(solver, tolerance=1e-6)
+    solution = run.attempt("warm start", lambda: solve(asked, matrix, rhs, start=x))
+    if solution is not None:
+        steps = solution.stats["iterations"].tolist()
+        good = bool(solution.converged.all()) and max(steps) == 0
+        run.add("a start at the solution takes no step", good, f"iterations {steps}")
+        run.close("a start at the solution is kept", solution.value, x, 1e-12)
+
+
+def _early_stop(run: Battery, solver: Any) -> None:
+    name, (matrix, rhs) = "stops at the first iterate that meets the tolerance, and returns it", system(3.0)
+    for t in ALL:
+        asked = variant(solver, tolerance=1e-2, iterations=2000)
+        full = run.attempt(name, lambda a=asked, t=t: solve(a, matrix, rhs, [t]))
+        if full is None:
+            return
+        used, true = (
+            int(full.stats["iterations"]),
+            relative_residual(matrix[[t]], rhs[[t]], full.value).item(),
+        )
+        if not full.converged.all():
+            run.add(name, used == 2000 or true > 1e-2, f"not converged after {used}: {true:.1e}")
+            continue
+        detail, good = f"{used} iterations, residual {true:.1e}", true <= 1e-2 * (1 + 1e-9)
+        if used > 1:
+            fewer = solve(variant(asked, iterations=used - 1), matrix, rhs, [t])
+            before = relative_residual(matrix[[t]], rhs[[t]], fewer.value).item()
+            good = good and before > 1e-2 and not fewer.converged.any()
+            detail += f", one iteration fewer {before:.1e}"
+        run.add(name, good, detail)
+
+
+@battery
+def check_preconditioner(run: Battery, plugin: Preconditioner | str | dict[str, Any]) -> None:
+    """The battery of a preconditioner: a linear, symmetric positive definite map of each task by itself."""
+    preconditioner = run.construct("preconditioner", plugin)
+    if preconditioner is None:
+        return
+    for condition, indefinite in ((3.0, False), (1e3, False), (1e6, False), (10.0, True)):
+        matrix, rhs = system(condition, indefinite)
+        label = f"({condition:g}{', indefinite' if indefinite else ''})"
+
+        def made(tasks: Sequence[int] = ALL, seed: int = 0, matrix: Tensor = matrix) -> Tensor:
+            return _matrix_of(preconditioner, matrix[list(tasks)], draws(tasks, matrix[list(tasks), 0], seed))
+
+        inverse = run.attempt(f"runs {label}", made)
+        if inverse is None:
+            continue
+        run.close(f"symmetric {label}", inverse.mT, inverse, 1e-10)
+        least = torch.linalg.eigvalsh((inverse + inverse.mT) / 2)[:, 0].tolist()
+        run.add(f"positive definite {label}", min(least) > 0, f"smallest eigenvalues {least}")
+        apart = torch.cat([made([t]) for t in ALL])
+        run.close(f"tasks do not mix {label}", apart, inverse, 1e-8)
+        run.add(f"the same call gives the same bits {label}", torch.equal(made(), inverse))
+        drawn, changed = is_stochastic(preconditioner), not torch.equal(made(seed=1), inverse)
+        run.add(f"noise changes it if and only if stochastic {label}", drawn == changed)
+    matrix, rhs = system(10.0)
+    calls: list[int] = []
+    apply = product(matrix)
+    declared = preconditioner.products(rhs.shape[1])
+    build = preconditioner(lambda v: calls.append(1) or apply(v), rhs, draws(ALL, rhs))
+    build(rhs)
+    run.add("declared products are those taken", declared == len(calls), f"{declared}, {len(calls)}")
+
+
+def _matrix_of(preconditioner: Any, matrix: Tensor, noise: Callable[[int], Tensor]) -> Tensor:
+    apply = preconditioner(product(matrix), matrix[:, 0], noise)
+    return torch.stack(
+        [apply(row.expand(len(matrix), -1)) for row in torch.eye(matrix.shape[-1]).to(matrix)], -1
+    )

@@ -1,6 +1,6 @@
 """The small problems and linear systems that the batteries run on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -61,3 +61,15 @@ def same_tasks(one: Bilevel, other: Bilevel) -> bool:
     """Whether two batches hold the same tasks, bit for bit."""
     pairs = ((getattr(one.tasks, f.name), getattr(other.tasks, f.name)) for f in fields(one.tasks))
     return all(torch.equal(a, b) for a, b in pairs)
+
+
+def draws(tasks: Sequence[int], like: Tensor, seed: int = 0) -> Callable[[int], Tensor]:
+    """`Bilevel.noise` for systems: a row depends on its task's index, on the number and on ``seed`` alone."""
+
+    def noise(number: int) -> Tensor:
+        seeds = (1_000_003 * seed + 1009 * task + number for task in tasks)
+        generators = (torch.Generator().manual_seed(s) for s in seeds)
+        rows = [torch.randn(like.shape[1], generator=g, dtype=torch.float64) for g in generators]
+        return torch.stack(rows).to(like)
+
+    return noise

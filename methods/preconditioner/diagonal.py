@@ -12,7 +12,7 @@ from methods.preconditioner.sketch import drawn
 class Diagonal(Preconditioner):
     """M = diag(A), as the mean of z * A z over random signs z (Bekas, Kokiopoulou and Saad 2007).
 
-    Entry i is unbiased with the variance sum_{j != i} A_ij^2 / probes: exact for a diagonal A. ``probes`` products; 0 probes means the exact diagonal, by P products. Entries
+    Entry i is unbiased with the variance sum_{j != i} A_ij^2 / probes, so it is exact for a diagonal A.
     below ``floor`` times the largest are raised to it, which keeps M positive definite.
     """
 
