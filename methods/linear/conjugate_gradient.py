@@ -17,6 +17,8 @@ class ConjugateGradient(LinearSolver):
     The residual is the recursive one, equal to the true one up to rounding.
     """
 
+    krylov = True
+
     iterations: int = 5
     tolerance: float = 0.0
 

@@ -1,6 +1,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from bench.api import LinearSolver, Matvec, Noise, Solution, Vectors, require
 from bench.registry import register
@@ -19,6 +20,8 @@ class GMRES(LinearSolver):
     at most P) reaches the number of distinct eigenvalues. One product an iteration, one more for a start.
     """
 
+    krylov = True
+
     iterations: int = 5
     tolerance: float = 0.0
 
@@ -31,40 +34,43 @@ class GMRES(LinearSolver):
     ) -> Solution:
         decline_half(rhs)
         size, x, r = begin(matvec, rhs, start)
-        scale, norm = torch.linalg.vector_norm(rhs / size, dim=1), torch.linalg.vector_norm(r, dim=1)
-        dimension = min(self.iterations, rhs.shape[1])
-        V = rhs.new_zeros(len(rhs), rhs.shape[1], dimension + 1)
-        H = rhs.new_zeros(len(rhs), dimension + 1, dimension)
-        first, iterations = rhs.new_zeros(len(rhs), dimension + 1, 1), torch.zeros_like(norm)
-        active = norm > self.tolerance * scale
-        first[:, 0, 0] = torch.where(active, norm, 0)
-        V[:, :, 0] = torch.where(active, 1 / norm, 0)[:, None] * r.nan_to_num()
-        left, update = r, torch.zeros_like(r)
-        for j in range(dimension):
+        scale, residual = torch.linalg.vector_norm(rhs / size, dim=1), torch.linalg.vector_norm(r, dim=1)
+        m = min(self.iterations, rhs.shape[1])
+        V = rhs.new_zeros(len(rhs), rhs.shape[1], m + 1)
+        R, g = torch.eye(m).to(rhs).repeat(len(rhs), 1, 1), rhs.new_zeros(len(rhs), m)
+        rotations: list[tuple[Tensor, Tensor]] = []
+        active, iterations = residual > self.tolerance * scale, torch.zeros_like(residual)
+        V[:, :, 0] = r.nan_to_num() / torch.where(residual > 0, residual, 1)[:, None]
+        for j in range(m):
             if not active.any():
                 break
             w = matvec(V[:, :, j])
-            length = torch.linalg.vector_norm(w, dim=1)
+            length, h = torch.linalg.vector_norm(w, dim=1), torch.zeros_like(V[:, 0])
             for _ in range(2):
                 overlap = V.mT @ w.unsqueeze(-1)
-                w = w - (V @ overlap).squeeze(-1)
-                H[:, :, j] += overlap.squeeze(-1)
+                w, h = w - (V @ overlap).squeeze(-1), h + overlap.squeeze(-1)
             beta = torch.linalg.vector_norm(w, dim=1)
-            # A basis that is complete ends there; the column of a task that has ended has no effect on y.
-            grows = active & (beta > 10 * torch.finfo(w.dtype).eps * length)
-            H[:, j, j] = torch.where(active, H[:, j, j], 1)
-            H[:, j + 1, j] = torch.where(grows, beta, 0)
+            grows = beta > 10 * torch.finfo(w.dtype).eps * length  # else the basis is complete
+            beta = torch.where(grows, beta, 0)
             V[:, :, j + 1] = torch.where(grows[:, None], w / torch.where(grows, beta, 1)[:, None], 0)
+            for i, (c, s) in enumerate(rotations):
+                h[:, i], h[:, i + 1] = c * h[:, i] + s * h[:, i + 1], c * h[:, i + 1] - s * h[:, i]
+            radius = torch.hypot(h[:, j], beta)
+            active = active & (radius > 0)
+            divisor = torch.where(active, radius, 1)
+            c, s = h[:, j] / divisor, beta / divisor
+            rotations.append((c, s))
+            h[:, j] = radius
+            R[:, : j + 1, j] = torch.where(active[:, None], h[:, : j + 1], R[:, : j + 1, j])
+            g[:, j] = torch.where(active, c * residual, 0)  # an ended task takes no further column
+            residual = torch.where(active, -s * residual, residual)
             iterations = iterations + active
-            if self.tolerance > 0 or j + 1 == dimension or not grows.any():
-                y = torch.linalg.lstsq(H[:, : j + 2, : j + 1], first[:, : j + 2]).solution
-                update = (V[:, :, : j + 1] @ y).squeeze(-1)
-                left = r - (V[:, :, : j + 2] @ (H[:, : j + 2, : j + 1] @ y)).squeeze(-1)
-                norm = torch.linalg.vector_norm(left, dim=1)
-            active = grows & (norm > self.tolerance * scale)
-        met = norm <= self.tolerance * scale if self.tolerance > 0 else torch.isfinite(norm)
-        stats = {"residual": norm / torch.where(scale > 0, scale, 1), "iterations": iterations}
-        return finish(size, x + update, met, stats)
+            active = active & grows & (residual.abs() > self.tolerance * scale)
+        residual = residual.abs()
+        y = torch.linalg.solve_triangular(R, g.unsqueeze(-1), upper=True)
+        met = residual <= self.tolerance * scale if self.tolerance > 0 else torch.isfinite(residual)
+        stats = {"residual": residual / torch.where(scale > 0, scale, 1), "iterations": iterations}
+        return finish(size, x + (V[:, :, :m] @ y).squeeze(-1), met, stats)
 
     def products(self, n_params: int) -> int | None:
         return min(self.iterations, n_params) if self.tolerance == 0 else None

@@ -18,6 +18,8 @@ class Minres(LinearSolver):
     eps kappa^2 (Sleijpen, van der Vorst and Modersitzki 2000).
     """
 
+    krylov = True
+
     iterations: int = 5
     tolerance: float = 0.0
 

@@ -4,6 +4,7 @@ import torch
 
 from bench.api import LinearSolver, Matvec, Noise, Solution, Vectors, require
 from bench.registry import register
+from methods.linear.krylov import begin, finish
 
 
 @register("linear", "neumann")
@@ -27,16 +28,12 @@ class Neumann(LinearSolver):
     def __call__(
         self, matvec: Matvec, rhs: Vectors, start: Vectors | None = None, noise: Noise | None = None
     ) -> Solution:
-        size = torch.linalg.vector_norm(rhs, dim=1)
-        x, v = torch.zeros_like(rhs), rhs
-        if start is not None:
-            x = torch.where((rhs == 0).all(dim=1, keepdim=True), 0, start)
-            v = rhs - matvec(x)
-        usable = torch.isfinite(size) & ((size > 0) | (rhs == 0).all(dim=1))
-        norm, iterations = torch.linalg.vector_norm(v, dim=1), torch.zeros_like(size)
-        curvature = torch.full_like(size, torch.inf)
+        size, x, v = begin(matvec, rhs, start)
+        scale, norm = torch.linalg.vector_norm(rhs / size, dim=1), torch.linalg.vector_norm(v, dim=1)
+        iterations = torch.zeros_like(scale)
+        curvature = torch.full_like(scale, torch.inf)
         for _ in range(self.iterations):
-            active = norm > self.tolerance * size
+            active = norm > self.tolerance * scale
             if not active.any():
                 break
             Av = matvec(v)
@@ -46,15 +43,12 @@ class Neumann(LinearSolver):
             v = torch.where(active[:, None], v - self.step * Av, v)
             norm = torch.linalg.vector_norm(v, dim=1)
             iterations = iterations + active
-        # Where the norm overflows, underflows or is undefined nothing was solved: NaN, not 0.
-        x = torch.where(usable[:, None], x, torch.nan)
-        finite = torch.isfinite(x).all(dim=1)
         # A residual above the right-hand side means that the series diverges: step is too long.
-        positive = (curvature > 0) & (norm <= size)
-        met = norm <= self.tolerance * size if self.tolerance > 0 else positive
-        residual = norm / torch.where(size > 0, size, 1)
+        positive = (curvature > 0) & (norm <= scale)
+        met = norm <= self.tolerance * scale if self.tolerance > 0 else positive
+        residual = norm / torch.where(scale > 0, scale, 1)
         stats = {"residual": residual, "iterations": iterations, "smallest_curvature": curvature}
-        return Solution(x, met & finite, stats)
+        return finish(size, x, met, stats)
 
     def products(self, n_params: int) -> int | None:
         return self.iterations if self.tolerance == 0 else None

@@ -17,6 +17,8 @@ class NormalCG(LinearSolver):
     distinct |eigenvalues|. It stops on the residual of A x = rhs, which never grows, not of the normal one.
     """
 
+    krylov = True
+
     iterations: int = 5
     tolerance: float = 0.0
 

@@ -16,6 +16,8 @@ class PreconditionedConjugateGradient(LinearSolver):
     ||z||; all else is as in `ConjugateGradient`.
     """
 
+    krylov = True
+
     iterations: int = 5
     tolerance: float = 0.0
     preconditioner: Preconditioner = field(default_factory=Diagonal)

@@ -13,7 +13,8 @@ class Diagonal(Preconditioner):
     """M = diag(A), as the mean of z * A z over random signs z (Bekas, Kokiopoulou and Saad 2007).
 
     Entry i is unbiased with the variance sum_{j != i} A_ij^2 / probes, so it is exact for a diagonal A.
-    below ``floor`` times the largest are raised to it, which keeps M positive definite.
+    0 probes take the exact diagonal, by P products. Entries below ``floor`` times the largest are raised to
+    it, which keeps M positive definite.
     """
 
     stochastic = True
