@@ -13,6 +13,7 @@ from methods.imaml_warm_start import IMAMLWarmStart
 from methods.maml import MAML
 from methods.one_step import OneStep
 from methods.reptile import Reptile
+from methods.shine import SHINE
 from methods.truncated_maml import TruncatedMAML
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "FOMAML",
     "IMAML",
     "MAML",
+    "SHINE",
     "BinomialMAML",
     "Contrastive",
     "ForwardGradient",

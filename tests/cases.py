@@ -6,9 +6,10 @@ from typing import Any
 from bench.api import Target
 
 SHORT = {"name": "gradient_descent", "steps": 3, "learning_rate": 0.02}
-LONG = {"name": "momentum", "steps": 150, "learning_rate": 0.02, "momentum": 0.8}
+LONG = {"name": "momentum", "steps": 300, "learning_rate": 0.02, "momentum": 0.8}
 GD = {"name": "gradient_descent", "steps": 12, "learning_rate": 0.02}
 MOMENTUM = {"name": "momentum", "steps": 12, "learning_rate": 0.01, "momentum": 0.8}
+NESTEROV = {"name": "nesterov", "steps": 12, "learning_rate": 0.01, "momentum": 0.8}
 # A large epsilon keeps Adam's map smooth enough for finite differences.
 ADAM = {"name": "adam", "steps": 12, "learning_rate": 0.02, "epsilon": 0.1}
 NEWTON = {"name": "hessian_free", "steps": 60, "tolerance": 1e-9}
@@ -39,11 +40,16 @@ METHODS = [
     MethodCase("maml", {"inner": MOMENTUM}, "maml", True),
     MethodCase("maml", {"inner": MOMENTUM, "backward": "unrolled"}, "maml", True),
     MethodCase("maml", {"inner": MOMENTUM, "backward": "checkpointed"}, "maml", True),
+    *(
+        MethodCase("maml", {"inner": NESTEROV, "backward": backward}, "maml", True)
+        for backward in ("adjoint", "unrolled", "checkpointed", "mixed_mode")
+    ),
     MethodCase("maml", {"inner": ADAM}, "maml", True),
     MethodCase("maml", {"inner": ADAM, "backward": "unrolled"}, "maml", True),
     MethodCase("maml", {"inner": ADAM, "backward": "checkpointed"}, "maml", True),
     MethodCase("maml-higher", {"inner": GD}, "maml", True),
     MethodCase("maml-higher", {"inner": MOMENTUM}, "maml", True),
+    MethodCase("shine"),
     MethodCase("fomaml"),
     MethodCase("fomaml", {"inner": {"name": "gradient_descent", "steps": 0}}, "maml", True),
     MethodCase("reptile"),
@@ -57,6 +63,10 @@ METHODS = [
         {"inner": NEWTON, "linear": {"name": "neumann", "iterations": 800, "step": 0.02, "tolerance": 1e-11}},
         "implicit",
     ),
+    MethodCase("imaml", {"inner": "lbfgs", "linear": "minres", "curvature": "gauss_newton"}),
+    MethodCase("imaml", {"inner": NEWTON, "linear": {"name": "gmres", "iterations": 100}}, "implicit"),
+    MethodCase("imaml", {"inner": "armijo", "linear": "nystrom"}),
+    MethodCase("imaml", {"linear": "preconditioned_conjugate_gradient"}),
     MethodCase("imaml-authors-code"),
     MethodCase("imaml-no-prox"),
     MethodCase("imaml-warm-start", {"inner": NEWTON, "linear": CG}, "implicit"),
@@ -147,8 +157,13 @@ PARTS = [
     PartCase("inner", "adam"),
     PartCase("inner", "hessian_free"),
     PartCase("inner", "closed_form"),
+    PartCase("inner", "nesterov"),
+    PartCase("inner", "nesterov", {"momentum": None}),
+    PartCase("inner", "armijo"),
+    PartCase("inner", "lbfgs"),
     PartCase("curvature", "exact"),
     PartCase("curvature", "finite_difference"),
+    PartCase("curvature", "gauss_newton"),
     PartCase("problem", "linear_regression"),
     PartCase("problem", "sinusoid", {"network": {"name": "mlp", "activation": "tanh"}}),
     PartCase(

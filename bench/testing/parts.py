@@ -6,7 +6,7 @@ import torch
 
 from bench.api import Curvature, InnerSolver
 from bench.testing.battery import Battery, battery
-from bench.testing.samples import regression
+from bench.testing.samples import regression, stationary
 
 
 @battery
@@ -25,6 +25,29 @@ def check_inner_solver(run: Battery, plugin: InnerSolver | str | dict[str, Any])
     run.add("same call, same bits", torch.equal(solution.value, solver(bilevel, bilevel.start).value))
     each = [solver(bilevel.one(t), bilevel.start[t : t + 1]).value for t in range(3)]
     run.close("tasks do not mix", torch.cat(each), solution.value, 1e-12)
+    tasks = bilevel.start.shape[:1]
+    run.add(
+        "converged is a bool per task",
+        solution.converged.dtype == torch.bool and solution.converged.shape == tasks,
+    )
+    run.add("statistics are per task", all(s.shape == tasks for s in solution.stats.values()))
+    fresh = regression()
+    start, kept = fresh.start, fresh.start
+    solver(fresh, start)
+    run.add("leaves its start untouched", torch.equal(start, kept))
+    declared = solver.cost()
+    if declared is not None:
+        counted = fresh.calls.as_dict()
+        text = f"declared {declared.as_dict()}, counted {counted}"
+        run.add("declared cost equals the counted one", declared.as_dict() == counted, text)
+    flat = stationary()
+    still = run.attempt("stationary start", lambda: solver(flat, flat.start))
+    run.add(
+        "finite where every gradient is zero", still is not None and bool(torch.isfinite(still.value).all())
+    )
+    low = regression().to(torch.float32)
+    single = run.attempt("float32", lambda: solver(low, low.start))
+    run.add("float32 in, float32 out", single is not None and single.value.dtype == torch.float32)
 
 
 @battery
@@ -44,3 +67,12 @@ def check_curvature(run: Battery, plugin: Curvature | str | dict[str, Any]) -> N
     run.close("linear", matvec(2 * u - v), 2 * matvec(u) - matvec(v), 1e-8)
     run.close("symmetric", (u * matvec(v)).sum(dim=1), (v * matvec(u)).sum(dim=1), 1e-6)
     run.add("zero at zero", not matvec(torch.zeros_like(v)).any())
+    fresh = regression()
+    matvec = curvature(fresh, fresh.start)
+    for _ in range(3):
+        matvec(v)
+    declared = curvature.cost(3)
+    if declared is not None:
+        counted = fresh.calls.as_dict()
+        text = f"declared {declared.as_dict()}, counted {counted}"
+        run.add("declared cost equals the counted one", declared.as_dict() == counted, text)

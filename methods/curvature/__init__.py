@@ -2,5 +2,6 @@
 
 from methods.curvature.exact import Exact
 from methods.curvature.finite_difference import FiniteDifference
+from methods.curvature.gauss_newton import GaussNewton
 
-__all__ = ["Exact", "FiniteDifference"]
+__all__ = ["Exact", "FiniteDifference", "GaussNewton"]

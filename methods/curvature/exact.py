@@ -1,6 +1,6 @@
 from dataclasses import dataclass
 
-from bench.api import Bilevel, Curvature, Matvec, Vectors
+from bench.api import Bilevel, Counts, Curvature, Matvec, Vectors
 from bench.registry import register
 
 
@@ -14,3 +14,6 @@ class Exact(Curvature):
 
     def __call__(self, bilevel: Bilevel, phi: Vectors) -> Matvec:
         return bilevel.inner_hvp(phi)
+
+    def cost(self, products: int) -> Counts:
+        return Counts(inner_grads=1, inner_hvps=products)

@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.api import Bilevel, Declined, InnerSolver, Solution, Vectors
+from bench.api import Bilevel, Counts, Declined, InnerSolver, Solution, Vectors
 from bench.registry import name_of, register
 
 
@@ -16,3 +16,6 @@ class ClosedForm(InnerSolver):
         if phi is None:
             raise Declined(f"problem '{name_of(bilevel.problem)}' has no closed-form inner solution")
         return Solution(phi, torch.isfinite(phi).all(dim=1), {})
+
+    def cost(self) -> Counts:
+        return Counts()

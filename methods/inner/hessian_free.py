@@ -4,6 +4,7 @@ import torch
 
 from bench.api import Bilevel, InnerSolver, LinearSolver, Solution, Vectors, require
 from bench.registry import register
+from methods.inner.line_search import backtrack
 from methods.linear.conjugate_gradient import ConjugateGradient
 
 
@@ -39,28 +40,13 @@ class HessianFree(InnerSolver):
                 break
             hvp = bilevel.inner_hvp(phi)
             grad = hvp.gradient
-            direction = self.linear(hvp, -grad).value
+            direction = self.linear(hvp, -grad, noise=bilevel.noise).value
             slope = (grad * direction).sum(dim=1)
             usable = torch.isfinite(slope) & (slope < 0)
             direction = torch.where(usable[:, None], direction, -grad)
             slope = torch.where(usable, slope, -grad.square().sum(dim=1))
-            phi, value, accepted = self._search(bilevel, phi, value, direction, slope, active)
+            phi, value, accepted, _ = backtrack(bilevel, phi, value, direction, slope, active, self.halvings)
             failures += active & ~accepted
             norm = torch.linalg.vector_norm(bilevel.inner_grad(phi), dim=1)
             active = accepted & (norm > self.tolerance * first)
         return Solution(phi, norm <= self.tolerance * first, {"line_search_failures": failures})
-
-    def _search(self, bilevel, phi, value, direction, slope, active):
-        t, accepted = torch.ones_like(value), torch.zeros_like(active)
-        new_phi, new_value = phi, value
-        for _ in range(self.halvings + 1):
-            trial = phi + t[:, None] * direction
-            trial_value = bilevel.inner_value(trial)
-            good = active & ~accepted & (trial_value <= value + 1e-4 * t * slope)
-            new_phi = torch.where(good[:, None], trial, new_phi)
-            new_value = torch.where(good, trial_value, new_value)
-            accepted = accepted | good
-            if not (active & ~accepted).any():
-                break
-            t = torch.where(accepted, t, t / 2)
-        return new_phi, new_value, accepted
