@@ -157,13 +157,11 @@ class Bilevel:
         self._spend_product()
         phi = phi.detach()
         if self.problem.batching == "vmap":
-            grad, hv = torch.func.jvp(lambda p: self._loss_grad_func(p, slice(None)), (phi,), (v,))
+            parts = [slice(None)]
         else:
-            ones = [slice(t, t + 1) for t in range(len(phi))]
-            rows = [
-                torch.func.jvp(lambda p, i=i: self._loss_grad_func(p, i), (phi[i],), (v[i],)) for i in ones
-            ]
-            grad, hv = (torch.cat(parts) for parts in zip(*rows, strict=True))
+            parts = [slice(t, t + 1) for t in range(len(phi))]  # one task's graph alive at a time
+        rows = [torch.func.jvp(lambda p, i=i: self._loss_grad_func(p, i), (phi[i],), (v[i],)) for i in parts]
+        grad, hv = (torch.cat([row[number] for row in rows]) for number in (0, 1))
         return grad + self.strength * (phi - self.meta), hv + self.strength * v
 
     def gauss_newton(self, phi: Vectors) -> GaussNewtonProduct:

@@ -36,8 +36,7 @@ class BinomialMAML(Method):
             phi = phi - rate * bilevel.inner_grad(phi)
         query = bilevel.outer_grad(phi)
         order = min(self.order, steps)
-        if order > 0:
-            hvp = bilevel.repeat(steps).inner_hvp(torch.cat(path))
+        hvp = bilevel.repeat(steps).inner_hvp(torch.cat(path)) if order > 0 else torch.zeros_like
         shift = 1 - rate * strength
         powers = shift ** torch.arange(steps, -1, -1, dtype=query.dtype, device=query.device)
         term = powers[:, None, None] * query  # of u_k for k = 0 .. K

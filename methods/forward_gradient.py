@@ -46,7 +46,7 @@ class ForwardGradient(Method):
         tangents = [(v, _init_dot(solver, start, v)) for v in signs]
         for step in range(solver.steps):
             hvp = bilevel.inner_hvp(phi)
-            rows = []
+            new, rows = (phi, state), []
             for v, (phi_dot, state_dot) in zip(signs, tangents, strict=True):
                 grad_dot = hvp(phi_dot) - bilevel.strength * v
 
@@ -54,13 +54,13 @@ class ForwardGradient(Method):
                     return solver.update(step, phi, grad, state)
 
                 dots = (phi_dot, grad_dot, *state_dot)
-                (new, new_state), moved = torch.func.jvp(update, (phi, hvp.gradient, *state), dots)
-                rows.append(moved)
-            phi, state, tangents = new, new_state, rows
+                new, *moved = torch.func.jvp(update, (phi, hvp.gradient, *state), dots)
+                rows += moved
+            (phi, state), tangents = new, rows
         query = bilevel.outer_grad(phi)
         slopes = [(query * phi_dot).sum(dim=1, keepdim=True) for phi_dot, _ in tangents]
-        meta_grad = sum(s * v for s, v in zip(slopes, signs, strict=True)) / self.directions
-        return Estimate(meta_grad, phi, torch.isfinite(phi).all(dim=1), {})
+        rows = [slope * v for slope, v in zip(slopes, signs, strict=True)]
+        return Estimate(torch.stack(rows).mean(dim=0), phi, torch.isfinite(phi).all(dim=1), {})
 
     def cost(self, n_params: int) -> Counts:
         steps = first_order(self.inner).steps

@@ -105,8 +105,8 @@ class ToyRichardson(LinearSolver):
     iterations: int = 3
     step: float = 0.05
 
-    def __call__(self, matvec: Matvec, rhs: Vectors) -> Solution:
-        x = torch.zeros_like(rhs)
+    def __call__(self, matvec: Matvec, rhs: Vectors, start=None, noise=None) -> Solution:
+        x = torch.zeros_like(rhs) if start is None else start
         for _ in range(self.iterations):
             x = x + self.step * (rhs - matvec(x))
         size = torch.linalg.vector_norm(rhs, dim=1)

@@ -52,7 +52,7 @@ class ToyInner(InnerSolver):
 class ToyLinear(LinearSolver):
     iterations: int = 5
 
-    def __call__(self, matvec, rhs) -> Solution:
+    def __call__(self, matvec, rhs, start=None, noise=None) -> Solution:
         raise NotImplementedError
 
 

@@ -66,7 +66,7 @@ def check_linear_solver(run: Battery, plugin: LinearSolver | str | dict[str, Any
         for label, version in versions:
             _solution(run, version, condition, f"({condition:g}{label})")
     _products(run, solver)
-    if getattr(solver, "krylov", False):
+    if solver.krylov:
         _termination(run, solver)
     matrix, rhs = system(10.0)
     zero = run.attempt("zero right-hand side", lambda: solve(solver, matrix, torch.zeros_like(rhs)))

@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from typing import ClassVar
 
 from bench.api import LinearSolver, Matvec, Noise, Solution, Vectors, require
 from bench.registry import register
@@ -17,7 +18,7 @@ class ConjugateGradient(LinearSolver):
     The residual is the recursive one, equal to the true one up to rounding.
     """
 
-    krylov = True
+    krylov: ClassVar[bool] = True
 
     iterations: int = 5
     tolerance: float = 0.0

@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ class GMRES(LinearSolver):
     at most P) reaches the number of distinct eigenvalues. One product an iteration, one more for a start.
     """
 
-    krylov = True
+    krylov: ClassVar[bool] = True
 
     iterations: int = 5
     tolerance: float = 0.0

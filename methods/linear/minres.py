@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -18,7 +19,7 @@ class Minres(LinearSolver):
     eps kappa^2 (Sleijpen, van der Vorst and Modersitzki 2000).
     """
 
-    krylov = True
+    krylov: ClassVar[bool] = True
 
     iterations: int = 5
     tolerance: float = 0.0

@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -17,7 +18,7 @@ class NormalCG(LinearSolver):
     distinct |eigenvalues|. It stops on the residual of A x = rhs, which never grows, not of the normal one.
     """
 
-    krylov = True
+    krylov: ClassVar[bool] = True
 
     iterations: int = 5
     tolerance: float = 0.0

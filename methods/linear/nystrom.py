@@ -1,5 +1,5 @@
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -19,7 +19,7 @@ class Nystrom(LinearSolver):
     for the true residual. It has no tolerance to meet: it counts as converged at a residual up to 1e-2.
     """
 
-    stochastic = True
+    stochastic: ClassVar[bool] = True
 
     rank: int = 10
     rho: float = 1.0

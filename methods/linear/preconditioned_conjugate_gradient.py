@@ -1,4 +1,5 @@
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from bench.api import LinearSolver, Matvec, Noise, Preconditioner, Solution, Vectors, require
 from bench.registry import register
@@ -16,7 +17,7 @@ class PreconditionedConjugateGradient(LinearSolver):
     ||z||; all else is as in `ConjugateGradient`.
     """
 
-    krylov = True
+    krylov: ClassVar[bool] = True
 
     iterations: int = 5
     tolerance: float = 0.0
