@@ -71,7 +71,9 @@ CONTROL = Metric(
     "time.control_ratio", "A/A control", "A/A control", "ratio",
     low="time.control_ratio_low", high="time.control_ratio_high",
 )  # fmt: skip
-TENSOR_BYTES = Metric("tensor_bytes.peak", "peak tensor bytes", "peak tensor bytes", "bytes")
+TENSOR_BYTES = Metric(
+    "tensor_bytes.peak", "peak tensor bytes", "peak tensor bytes", "bytes", missing="tensor_bytes.missing"
+)
 RESIDENT = Metric(
     "resident.growth_bytes",
     "growth of the\nresident peak",

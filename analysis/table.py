@@ -49,6 +49,7 @@ _TEXT += [
     "split",
     "started",
     "resident.missing",
+    "tensor_bytes.missing",
     *(f"{kind}.{r}" for r in REFERENCES for kind in ("missing", "how")),
 ]
 _NUMBERS = ["seed", "task", "threads", "n_tasks", STEPS, "stationarity", "query_loss", "query_accuracy"]

@@ -15,11 +15,13 @@ class Plugin:
     """The base of everything that is registered by name.
 
     ``needs`` lists the packages beyond metabench's own as requirements ("torchopt>=0.7"): where one is
-    missing the plugin is listed as unavailable and its cells are declined. ``stochastic`` says that it draws
+    missing the plugin is listed as unavailable, with the command ``install`` where `pip install` of the
+    requirements does not do, and its cells are declined. ``stochastic`` says that it draws
     from `Bilevel.noise`, so that its result varies with the cell's seed even on the same tasks.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    install: ClassVar[str | None] = None
     stochastic: ClassVar[bool] = False
 
 

@@ -129,13 +129,14 @@ def is_stochastic(plugin: Plugin) -> bool:
 
 def unavailable(plugin: Plugin | type[Plugin]) -> str | None:
     """Why a plugin cannot run on this machine, with the command that mends it; None where it can."""
+    command = plugin.install or "pip install " + " ".join(f"'{needed}'" for needed in plugin.needs)
     for needed in map(Requirement, plugin.needs):
         try:
             found = version(needed.name)
         except PackageNotFoundError:
-            return f"{needed.name} is not installed; pip install '{needed}'"
+            return f"{needed.name} is not installed; {command}"
         if not needed.specifier.contains(found, prereleases=True):
-            return f"{needed.name} {found} is installed; pip install '{needed}'"
+            return f"{needed.name} {found} is installed; {command}"
     return None
 
 

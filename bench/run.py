@@ -96,11 +96,17 @@ def _measure(description: dict[str, Any], record: Record) -> None:
             record["time"] = _time(cell, description)
     if "tensor_bytes" in description["passes"]:
         with measure.stopwatch(seconds, "tensor_bytes"):
-            record["tensor_bytes"] = measure.tensor_bytes(cell.run, cell.device) | {"n_params": n_params}
+            record["tensor_bytes"] = {"n_params": n_params} | _tensor_bytes(cell)
     if "resident" in description["passes"]:
         with measure.stopwatch(seconds, "resident"):
             limit = RESIDENT_SECONDS + RESIDENT_CALLS * seconds["method"]
             record["resident"] = measure.resident_growth(description, cell.modules(), limit)
+
+
+def _tensor_bytes(cell: inputs.Prepared) -> dict[str, Any]:
+    if not cell.method.in_torch:
+        return {"missing": f"'{registry.name_of(cell.method)}' does its work outside torch"}
+    return measure.tensor_bytes(cell.run, cell.device)
 
 
 def _time(cell: inputs.Prepared, description: dict[str, Any]) -> dict[str, Any]:

@@ -80,6 +80,23 @@ METHODS = [
     MethodCase("contrastive", {"inner": LONG}),
     MethodCase("contrastive", {"inner": LONG, "nudge": 0.0}),
     MethodCase("forward-gradient", {"inner": SHORT, "directions": 3}),
+    MethodCase("maml-learn2learn", {"inner": GD}, "maml", True),
+    MethodCase("maml-torchopt", {"inner": GD}, "maml", True),
+    MethodCase("maml-torchopt", {"inner": MOMENTUM}, "maml", True),
+    MethodCase("maml-jaxopt", {"inner": GD}, "maml", True),
+    MethodCase("imaml-jaxopt", {"inner": GD}),
+    MethodCase("imaml-torchopt", {"inner": NEWTON, "linear": "cg", "iterations": 30}, "implicit"),
+    MethodCase("imaml-torchopt"),
+    MethodCase("imaml-betty"),
+    MethodCase(
+        "imaml-betty", {"inner": NEWTON, "linear": "neumann", "iterations": 1500, "alpha": 0.02}, "implicit"
+    ),
+    MethodCase("imaml-hypergrad"),
+    MethodCase(
+        "imaml-hypergrad",
+        {"inner": NEWTON, "linear": "neumann", "iterations": 1500, "step": 0.02},
+        "implicit",
+    ),
 ]
 
 

@@ -12,7 +12,6 @@ from bench.registry import describe, is_stochastic, parts, unavailable
 from bench.testing.battery import Battery, battery
 from bench.testing.samples import regression, same_tasks, sinusoid, stationary
 
-FLOAT32 = 1e-2  # relative error of float32 to float64: 30 square roots of the rounding unit
 DRAWS = 200
 TOLERANCE = {"maml": 1e-10, "implicit": 1e-8}
 
@@ -84,7 +83,7 @@ def check_method(
     if low is not None:
         run.add("float32 in, float32 out", low.meta_grad.dtype == torch.float32)
         high = method(rounded.to(torch.float64)).meta_grad
-        run.close("float32 agrees with float64", low.meta_grad.double(), high, FLOAT32)
+        run.close("float32 agrees with float64", low.meta_grad.double(), high, method.float32_error)
     promise = exact or method.exact
     if promise is not None:
         run.attempt(f"keeps its promise: {promise}", lambda: _check_promise(run, method, promise, also_on))

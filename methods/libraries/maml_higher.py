@@ -1,23 +1,12 @@
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.api import Bilevel, Declined, Estimate, InnerSolver, Method
 from bench.registry import name_of, register
 from methods.inner import Adam, GradientDescent, Momentum
-
-
-class _Loss(nn.Module):
-    """A loss of one flat parameter vector as a module, the form in which `higher` patches parameters."""
-
-    def __init__(self, phi: Tensor):
-        super().__init__()
-        self.phi = nn.Parameter(phi)
-
-    def forward(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
-        return loss(self.phi)
+from methods.libraries.per_task import Flat, each_task, gather
 
 
 def _optimizer(inner: InnerSolver, parameters) -> torch.optim.Optimizer:
@@ -46,28 +35,19 @@ class MAMLHigher(Method):
     def __call__(self, bilevel: Bilevel) -> Estimate:
         import higher
 
-        problem, tasks, strength = bilevel.problem, bilevel.tasks, bilevel.strength
         steps = getattr(self.inner, "steps", 0)
         rows, adapted = [], []
-        for t, start in enumerate(bilevel.start):
-            module = _Loss(start.clone())
-            meta = module.phi
+        for task in each_task(bilevel):
+            module = Flat(task.start)
+            theta = module.phi
 
-            def inner_loss(phi: Tensor, t: int = t, meta: Tensor = meta) -> Tensor:
-                support = problem.support_loss(phi, tasks.support_x[t], tasks.support_y[t])
-                return support + 0.5 * strength * (phi - meta).square().sum()
-
-            def outer_loss(phi: Tensor, t: int = t) -> Tensor:
-                return problem.query_loss(phi, tasks.query_x[t], tasks.query_y[t])
+            def inner_loss(phi: Tensor, task=task, theta: Tensor = theta) -> Tensor:
+                return task.inner(phi, theta)
 
             optimizer = _optimizer(self.inner, module.parameters())
             with higher.innerloop_ctx(module, optimizer, copy_initial_weights=False) as (patched, stepper):
                 for _ in range(steps):
                     stepper.step(patched(inner_loss))
-                rows += torch.autograd.grad(patched(outer_loss), meta)
-                adapted += [p.detach() for p in patched.parameters()]
-        bilevel.calls.inner_grads += steps
-        bilevel.calls.inner_hvps += steps
-        bilevel.calls.outer_grads += 1
-        phi = torch.stack(adapted)
-        return Estimate(torch.stack(rows), phi, torch.isfinite(phi).all(dim=1), {})
+                rows += torch.autograd.grad(patched(task.query), theta)
+                adapted += list(patched.parameters())
+        return gather(bilevel, rows, adapted, inner_grads=steps, inner_hvps=steps, outer_grads=1)

@@ -1,0 +1,62 @@
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import ClassVar, Literal
+
+import torch
+
+from bench.api import Bilevel, Estimate, InnerSolver, Method, require
+from bench.registry import register
+from methods.inner import GradientDescent
+from methods.libraries.per_task import each_task, gather
+
+
+@register("method", "imaml-betty")
+@dataclass(frozen=True)
+class IMAMLBetty(Method):
+    """iMAML by the hypergradient functions of betty-ml (Choe et al. 2023), task after task.
+
+    ``linear`` "cg" as the released 0.2.1 computes it: the new direction is built from the old residual and
+    the solution is scaled by ``alpha`` twice, so it is wrong at any number of iterations; it is run as it
+    is. "neumann" is the series of `neumann` with step ``alpha``. Around our inner solver.
+    """
+
+    inner: InnerSolver = field(default_factory=GradientDescent)
+    linear: Literal["cg", "neumann"] = "cg"
+    iterations: int = 5
+    alpha: float = 1.0
+    needs: ClassVar[tuple[str, ...]] = ("betty-ml>=0.2.1",)
+    install: ClassVar[str | None] = "pip install --ignore-requires-python 'betty-ml>=0.2.1'"
+
+    def __post_init__(self) -> None:
+        require(self.iterations >= 1, "iterations", self.iterations, "1 or more")
+        require(self.alpha > 0, "alpha", self.alpha, "a positive number")
+
+    def __call__(self, bilevel: Bilevel) -> Estimate:
+        from betty.hypergradient.cg import cg
+        from betty.hypergradient.neumann import neumann
+
+        config = SimpleNamespace(
+            cg_iterations=self.iterations,
+            cg_alpha=self.alpha,
+            neumann_iterations=self.iterations - 1,  # betty's count leaves out the first term
+            neumann_alpha=self.alpha,
+        )
+        rows, adapted = [], []
+        solution = self.inner(bilevel, bilevel.start).value
+        for found, task in zip(solution.detach(), each_task(bilevel), strict=True):
+            phi = found.clone().requires_grad_()
+            theta = task.start.clone().requires_grad_()
+            (query,) = torch.autograd.grad(task.query(phi), phi)
+            # As much of betty's Problem as its hypergradients read.
+            lower = SimpleNamespace(
+                paths=[],
+                config=config,
+                cur_batch=None,
+                training_step_exec=lambda _, task=task, phi=phi, theta=theta: task.inner(phi, theta),
+                parameters=lambda phi=phi: [phi],
+                trainable_parameters=lambda phi=phi: [phi],
+            )
+            upper = SimpleNamespace(trainable_parameters=lambda theta=theta: [theta])
+            rows += {"cg": cg, "neumann": neumann}[self.linear]([query], lower, upper, False)
+            adapted.append(phi)
+        return gather(bilevel, rows, adapted, inner_hvps=self.iterations, outer_grads=1)
