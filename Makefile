@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test lint types reference clean
+.PHONY: help install libraries demo test lint types reference clean
 
 help:
 	@echo "make demo       install, run the demo study, build its report, print its path"
 	@echo "make test       install, run all tests"
+	@echo "make libraries  the other libraries that metabench compares itself with (JAX, TorchOpt, betty, hypergrad)"
 	@echo "make lint       ruff: style and errors"
 	@echo "make types      pyright"
 	@echo "make reference  run the reference studies anew (about an hour; METABENCH_DATA must hold Omniglot)"
@@ -18,6 +19,11 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+# betty-ml's metadata refuse Python 3.11, and hypergrad's ask for torchvision, which only its examples use.
+libraries: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[torchopt,jaxopt]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --ignore-requires-python betty-ml hypergrad
 
 demo: install
 	$(BIN)/metabench run demo --jobs 2

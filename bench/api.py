@@ -164,12 +164,14 @@ class Method(Plugin, ABC):
 
     ``exact`` is the promise that the estimate equals one of the two true meta-gradients up to rounding:
     "maml" (through the K inner steps taken) or "implicit" (at the inner minimiser); None promises nothing.
+    ``limit`` promises it for parts that have converged: an inner solver and a linear one run to the end.
     ``unbiased`` promises for a stochastic method that its mean over seeds does. ``float32_error`` is how far
     rounding may take float32 from float64 on a well-conditioned problem. ``in_torch`` False says that the
     work is done outside torch, where the meter of tensor bytes sees nothing.
     """
 
     exact: ClassVar[Target | None] = None
+    limit: ClassVar[Target | None] = None
     unbiased: ClassVar[Target | None] = None
     float32_error: ClassVar[float] = 1e-2
     in_torch: ClassVar[bool] = True

@@ -1,7 +1,7 @@
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
-from bench.api import Bilevel, Counts, Estimate, InnerSolver, Method, PerTask, Vectors, require
+from bench.api import Bilevel, Counts, Estimate, InnerSolver, Method, PerTask, Target, Vectors, require
 from bench.registry import register
 from methods.difference import nudges
 from methods.inner import GradientDescent
@@ -23,6 +23,7 @@ class FOBMAML(Method):
     inner: InnerSolver = field(default_factory=GradientDescent)
     difference: Literal["symmetric", "forward"] = "symmetric"
     nudge: float = 0.0
+    limit: ClassVar[Target | None] = "implicit"
 
     def __post_init__(self) -> None:
         require(self.nudge >= 0, "nudge", self.nudge, "0 (automatic) or a positive number")

@@ -1,6 +1,7 @@
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from bench.api import Bilevel, Counts, Curvature, Estimate, InnerSolver, LinearSolver, Method, Vectors
+from bench.api import Bilevel, Counts, Curvature, Estimate, InnerSolver, LinearSolver, Method, Target, Vectors
 from bench.registry import register
 from methods.curvature import Exact
 from methods.inner import GradientDescent
@@ -20,6 +21,7 @@ class IMAML(Method):
     inner: InnerSolver = field(default_factory=GradientDescent)
     linear: LinearSolver = field(default_factory=ConjugateGradient)
     curvature: Curvature = field(default_factory=Exact)
+    limit: ClassVar[Target | None] = "implicit"
 
     def __call__(self, bilevel: Bilevel) -> Estimate:
         return implicit_gradient(bilevel, self.inner, self.linear, self.curvature)[0]

@@ -1,6 +1,7 @@
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from bench.api import Bilevel, Curvature, Estimate, InnerSolver, LinearSolver, Method
+from bench.api import Bilevel, Curvature, Estimate, InnerSolver, LinearSolver, Method, Target
 from bench.registry import register
 from methods.curvature import Exact
 from methods.imaml import implicit_gradient
@@ -24,6 +25,7 @@ class IMAMLWarmStart(Method):
     inner: InnerSolver = field(default_factory=GradientDescent)
     linear: LinearSolver = field(default_factory=ConjugateGradient)
     curvature: Curvature = field(default_factory=Exact)
+    limit: ClassVar[Target | None] = "implicit"
 
     def __call__(self, bilevel: Bilevel) -> Estimate:
         start = bilevel.memory.get(KEY)

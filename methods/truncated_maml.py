@@ -1,8 +1,9 @@
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
-from bench.api import Bilevel, Counts, Estimate, InnerSolver, Method, require
+from bench.api import Bilevel, Counts, Estimate, InnerSolver, Method, Target, require
 from bench.registry import register
 from methods.backward import first_order, sweep
 from methods.inner import GradientDescent
@@ -24,6 +25,7 @@ class TruncatedMAML(Method):
     inner: InnerSolver = field(default_factory=GradientDescent)
     last: int | None = 5
     unroll_from: int | None = None
+    limit: ClassVar[Target | None] = "implicit"
 
     def __post_init__(self) -> None:
         one = (self.last is None) != (self.unroll_from is None)

@@ -17,6 +17,7 @@ from bench.testing.samples import draw, regression, sinusoid
 from tests.cases import ADAM, GD, MOMENTUM
 
 CG = {"name": "conjugate_gradient", "iterations": 5}
+SERIES = {"name": "neumann", "iterations": 5, "step": 0.02}
 
 
 def adapter(name: str, **fields):
@@ -54,16 +55,8 @@ def test_exact_maml_of_a_library_is_ours(sample, name: str, inner: dict) -> None
         ("imaml-torchopt", {"linear": "cg"}, CG),
         ("imaml-torchopt", {"linear": "normal_cg"}, {**CG, "name": "normal_cg"}),
         ("imaml-jaxopt", {}, CG),
-        (
-            "imaml-betty",
-            {"linear": "neumann", "alpha": 0.02},
-            {"name": "neumann", "iterations": 5, "step": 0.02},
-        ),
-        (
-            "imaml-hypergrad",
-            {"linear": "neumann", "step": 0.02},
-            {"name": "neumann", "iterations": 5, "step": 0.02},
-        ),
+        ("imaml-betty", {"linear": "neumann", "alpha": 0.02}, SERIES),
+        ("imaml-hypergrad", {"linear": "neumann", "step": 0.02}, SERIES),
     ],
 )
 def test_imaml_of_a_library_is_ours_after_the_same_iterations(sample, name, fields, linear) -> None:

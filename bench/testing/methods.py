@@ -1,18 +1,20 @@
 """The battery of methods."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, cast
 
 import torch
 
 from bench.api import Bilevel, Declined, Estimate, InnerSolver, Method, Target
 from bench.errors import UsageError
 from bench.reference import Reference, implicit_reference, maml_reference
-from bench.registry import describe, is_stochastic, parts, unavailable
+from bench.registry import build, describe, is_stochastic, kind_of, parts, unavailable
 from bench.testing.battery import Battery, battery
 from bench.testing.samples import regression, same_tasks, sinusoid, stationary
 
 DRAWS = 200
+LIMIT = 1e-4
 TOLERANCE = {"maml": 1e-10, "implicit": 1e-8}
 
 
@@ -84,6 +86,8 @@ def check_method(
         run.add("float32 in, float32 out", low.meta_grad.dtype == torch.float32)
         high = method(rounded.to(torch.float64)).meta_grad
         run.close("float32 agrees with float64", low.meta_grad.double(), high, method.float32_error)
+    if method.limit is not None:
+        _check_limit(run, method, method.limit)
     promise = exact or method.exact
     if promise is not None:
         run.attempt(f"keeps its promise: {promise}", lambda: _check_promise(run, method, promise, also_on))
@@ -116,6 +120,26 @@ def _check_noise(run: Battery, method: Method, first: Estimate) -> None:
         error = (seen.mean(dim=0) - reference) / (seen.std(dim=0) / draws**0.5)
         worst = error.abs().max().item()
         run.add(f"mean over {draws} seeds is exact {method.unbiased}", worst < 5, f"{worst:.1f} sigma")
+
+
+def _check_limit(run: Battery, method: Method, limit: Target) -> None:
+    """Linear regression with the parts run to the end: the inner solve by 300 steps of length near 1 / L."""
+    ends: dict[str, Any] = {
+        "inner": build("inner", {"name": "gradient_descent", "steps": 300, "learning_rate": 0.1}),
+        "linear": build("linear", "dense"),
+        "iterations": 12,
+        "last": 300,
+        "unroll_from": 0,
+    }
+    values = {f.name: getattr(method, f.name) for f in fields(cast(Any, method))}
+    ends["iterations"] = max(ends["iterations"], values.get("iterations", 0))
+    # A field with one of these names may be off, or hold something else, as the name of a library's solver.
+    same = (k for k, v in values.items() if v is not None and kind_of(type(v)) == kind_of(type(ends.get(k))))
+    swap = {k: ends[k] for k in same if k in ends}
+    name = f"tends to the exact {limit} gradient as its parts converge"
+    ended = run.attempt(name, lambda: replace(cast(Any, method), **swap)(regression()))
+    if ended is not None:
+        run.close(name, ended.meta_grad, _reference(regression(), method, limit).value, LIMIT)
 
 
 def _reference(bilevel: Bilevel, method: Method, target: Target) -> Reference:

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from bench.api import Bilevel, Estimate, InnerSolver, Method, require
+from bench.api import Bilevel, Estimate, InnerSolver, Method, Target, require
 from bench.registry import register
 from methods.inner import GradientDescent
 from methods.libraries.per_task import each_task, gather
@@ -26,6 +26,7 @@ class IMAMLBetty(Method):
     alpha: float = 1.0
     needs: ClassVar[tuple[str, ...]] = ("betty-ml>=0.2.1",)
     install: ClassVar[str | None] = "pip install --ignore-requires-python 'betty-ml>=0.2.1'"
+    limit: ClassVar[Target | None] = "implicit"
 
     def __post_init__(self) -> None:
         require(self.iterations >= 1, "iterations", self.iterations, "1 or more")

@@ -1,7 +1,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from bench.api import Bilevel, Estimate, InnerSolver, Method, require
+from bench.api import Bilevel, Estimate, InnerSolver, Method, Target, require
 from bench.registry import register
 from methods.inner import GradientDescent
 from methods.libraries.per_task import each_task, gather
@@ -22,6 +22,7 @@ class IMAMLHypergrad(Method):
     step: float = 1.0
     needs: ClassVar[tuple[str, ...]] = ("hypergrad>=0.0.1",)
     install: ClassVar[str | None] = "pip install --no-deps 'hypergrad>=0.0.1'"  # torchvision is for examples
+    limit: ClassVar[Target | None] = "implicit"
 
     def __post_init__(self) -> None:
         require(self.iterations >= 1, "iterations", self.iterations, "1 or more")

@@ -1,7 +1,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from bench.api import Bilevel, Estimate, InnerSolver, Method, require
+from bench.api import Bilevel, Estimate, InnerSolver, Method, Target, require
 from bench.registry import register
 from methods.inner import GradientDescent
 from methods.libraries import jax_compiled
@@ -20,6 +20,7 @@ class IMAMLJAXopt(Method):
     iterations: int = 5
     needs: ClassVar[tuple[str, ...]] = jax_compiled.NEEDS
     in_torch: ClassVar[bool] = False
+    limit: ClassVar[Target | None] = "implicit"
 
     def __post_init__(self) -> None:
         require(self.iterations >= 1, "iterations", self.iterations, "1 or more")

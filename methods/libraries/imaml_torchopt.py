@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bench.api import Bilevel, Estimate, InnerSolver, Method, Vector, require
+from bench.api import Bilevel, Estimate, InnerSolver, Method, Target, Vector, require
 from bench.registry import register
 from methods.inner import GradientDescent
 from methods.libraries.per_task import OneTask, each_task, gather
@@ -24,6 +24,7 @@ class IMAMLTorchOpt(Method):
     linear: Literal["normal_cg", "cg"] = "normal_cg"
     iterations: int = 5
     needs: ClassVar[tuple[str, ...]] = ("torchopt>=0.7.3",)
+    limit: ClassVar[Target | None] = "implicit"
 
     def __post_init__(self) -> None:
         require(self.iterations >= 1, "iterations", self.iterations, "1 or more")
