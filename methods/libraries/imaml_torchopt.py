@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -53,4 +53,5 @@ def _meta_grad(task: OneTask, found: Vector, solve: Callable) -> tuple[Tensor, .
         return found
 
     theta = task.start.clone().requires_grad_()
-    return torch.autograd.grad(task.query(solver(theta, theta)), theta)
+    phi: Any = solver(theta, theta)  # typed as any tree of tensors
+    return torch.autograd.grad(task.query(phi), theta)

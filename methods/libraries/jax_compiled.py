@@ -40,6 +40,7 @@ def _compiled(problem: Problem, inner: GradientDescent, iterations: int | None, 
     """jit over vmap over tasks of the gradient in theta: arrays of the batch -> (meta_grad, adapted)."""
     import jax
     import jaxopt
+    from jaxopt import linear_solve
 
     phi, x, y, query_x, query_y = (torch.zeros(shape, dtype=kind) for shape, kind in shapes)
     support = to_jax(lambda p, a, b: problem.support_loss(p, a, b), phi, x, y)
@@ -49,7 +50,7 @@ def _compiled(problem: Problem, inner: GradientDescent, iterations: int | None, 
         return support(p, a, b) + 0.5 * problem.strength * ((p - theta) ** 2).sum()
 
     def solve(matvec, b):
-        return jaxopt.linear_solve.solve_cg(matvec, b, maxiter=iterations, tol=0.0, atol=0.0)
+        return linear_solve.solve_cg(matvec, b, maxiter=iterations, tol=0.0, atol=0.0)
 
     solver = jaxopt.GradientDescent(
         objective,

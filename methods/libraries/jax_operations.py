@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from bench.api import Declined
+
 
 def operations() -> dict[str, Callable]:
     """Name of an ATen operation -> the function that does the same to JAX arrays."""
@@ -16,9 +18,13 @@ def operations() -> dict[str, Callable]:
         return jnp.mean(x, None if axes is None else tuple(axes), keepdims=keepdim)
 
     def nll_loss(logp, target, weight, reduction, ignore):
+        if weight is not None or reduction != 1:
+            raise Declined("no translation of a weighted or unreduced nll_loss to JAX")
         return (-jnp.mean(jnp.take_along_axis(logp, target[:, None], axis=1)), None)
 
     def convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups):
+        if transposed or groups != 1:
+            raise Declined("no translation of a transposed or grouped convolution to JAX")
         pads = [(p, p) for p in padding]
         y = jax.lax.conv_general_dilated(x, weight, stride, pads, rhs_dilation=dilation)
         return y if bias is None else y + bias[:, None, None]
