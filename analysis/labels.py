@@ -7,19 +7,47 @@ from analysis.units import plain
 
 PRETTY = {
     "adam": "Adam",
+    "armijo": "Armijo",
+    "binomial-maml": "MAML, binomial",
+    "cg": "CG",
     "closed_form": "closed form",
     "conjugate_gradient": "CG",
+    "contrastive": "contrastive rule",
     "exact": "exact",
     "finite_difference": "finite difference",
+    "fixed_point": "fixed point",
+    "fo-b-maml": "FO-B-MAML",
     "fomaml": "FOMAML",
+    "forward-gradient": "forward gradient",
+    "gauss_newton": "Gauss-Newton",
+    "gmres": "GMRES",
     "gradient_descent": "gradient descent",
     "hessian_free": "Hessian-free",
     "imaml": "iMAML",
     "imaml-authors-code": "iMAML, authors' code",
+    "imaml-betty": "iMAML, betty",
+    "imaml-hypergrad": "iMAML, hypergrad",
+    "imaml-jaxopt": "iMAML, jaxopt",
+    "imaml-no-prox": "iMAML, no prox",
+    "imaml-torchopt": "iMAML, TorchOpt",
+    "imaml-warm-start": "iMAML, warm start",
+    "lbfgs": "L-BFGS",
     "maml": "MAML",
     "maml-higher": "MAML, higher",
+    "maml-jaxopt": "MAML, jaxopt",
+    "maml-learn2learn": "MAML, learn2learn",
+    "maml-torchopt": "MAML, TorchOpt",
+    "minres": "MINRES",
+    "mixed_mode": "mixed mode",
+    "nesterov": "Nesterov",
     "neumann": "Neumann",
+    "normal_cg": "normal CG",
+    "nystrom": "Nyström",
+    "one-step": "one-step",
+    "preconditioned_conjugate_gradient": "PCG",
     "reptile": "Reptile",
+    "shine": "SHINE",
+    "truncated-maml": "MAML, truncated",
 }
 STEPS = ("inner.steps", "steps")  # an axis of the figures, never part of a label
 
@@ -46,17 +74,22 @@ def method(description: dict[str, Any]) -> str:
     """The base label: "MAML, adjoint", "FOMAML", "iMAML, CG 5", "iMAML Hessian-free, CG 5"."""
     name = description["name"]
     parts = [pretty(name)]
-    inner, linear, curvature = (description.get(k) or {} for k in ("inner", "linear", "curvature"))
+    inner, linear, curvature = (_part(description.get(k)) for k in ("inner", "linear", "curvature"))
     if name == "imaml" and inner.get("name") == "hessian_free":
         parts = ["iMAML Hessian-free"]
     if "backward" in description:
         parts.append(pretty(str(description["backward"])))
     if linear and name != "imaml-authors-code":
-        iterations = linear.get("iterations")
-        parts.append(pretty(linear["name"]) + (f" {iterations}" if iterations is not None else ""))
+        size = linear.get("iterations", linear.get("rank", description.get("iterations")))
+        parts.append(pretty(linear["name"]) + (f" {size}" if size is not None else ""))
     if curvature and curvature["name"] != "exact":
         parts.append(pretty(curvature["name"]))
     return ", ".join(parts)
+
+
+def _part(value: Any) -> dict[str, Any]:
+    """A part's table; the name of a library's own solver stands for one."""
+    return {"name": value} if isinstance(value, str) else value or {}
 
 
 def problem(description: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ class Nystrom(LinearSolver):
     The inverse of rho I + Y C^+ Y' by Woodbury; exact when A - rho I has rank at most ``rank``. ``rho`` is
     the part of A that is a multiple of I: the strength is the natural choice. Omega holds random unit
     vectors ("columns") or a random orthonormal basis ("gaussian"). ``rank`` products (at most P), and one
-    for the true residual. It has no tolerance to meet: it counts as converged at a residual up to 1e-2.
+    for the true residual, which ``tolerance`` judges and nothing can lower.
     """
 
     stochastic: ClassVar[bool] = True
@@ -24,11 +24,13 @@ class Nystrom(LinearSolver):
     rank: int = 10
     rho: float = 1.0
     sketch: Literal["columns", "gaussian"] = "columns"
+    tolerance: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.rank >= 1, "rank", self.rank, "1 or more")
         require(self.rho > 0, "rho", self.rho, "a positive number")
         require(self.sketch in ("columns", "gaussian"), "sketch", self.sketch, "columns, gaussian")
+        require(self.tolerance >= 0, "tolerance", self.tolerance, "0 or more")
 
     def __call__(
         self, matvec: Matvec, rhs: Vectors, start: Vectors | None = None, noise: Noise | None = None
@@ -48,7 +50,8 @@ class Nystrom(LinearSolver):
         norm = torch.linalg.vector_norm(rhs, dim=1)
         residual = torch.linalg.vector_norm(rhs - matvec(x), dim=1) / torch.where(norm > 0, norm, 1)
         stats = {"residual": residual, "iterations": torch.full_like(norm, rank)}
-        return Solution(x, (info == 0) & (residual <= 1e-2), stats)
+        met = residual <= self.tolerance if self.tolerance > 0 else torch.isfinite(residual)
+        return Solution(x, (info == 0) & met, stats)
 
     def products(self, n_params: int) -> int | None:
         return min(self.rank, n_params) + 1
