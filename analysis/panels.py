@@ -21,6 +21,7 @@ from analysis.style import Style
 
 ROW = 1.55  # inches of height of one row of panels
 LEGEND_ROW = 0.155
+HANDLE = 0.55
 MAX_STRIP = 5  # rows of failures; the methods beyond share the last one
 STRIP_ROW = 0.065  # inches of height of such a row
 GREY = "#444444"
@@ -35,21 +36,24 @@ CROSS: dict[str, Any] = {
 SMALL: dict[str, Any] = {"linestyle": "None", "markersize": 2.8, "markeredgewidth": 0.6}
 
 
-def canvas(rows: int, columns: int, labels: Sequence[str], row: float = ROW) -> tuple[Figure, np.ndarray]:
+def canvas(
+    rows: int, columns: int, labels: Sequence[str], row: float = ROW, handle: float = HANDLE
+) -> tuple[Figure, np.ndarray]:
     """A figure of ``rows`` x ``columns`` panels with room below for a legend of ``labels``, and its axes.
 
-    One column of panels is as wide as a page's column, several as wide as the page. ``row`` is in inches.
+    One column of panels is as wide as a page's column, several as wide as the page. ``row`` and ``handle``
+    (what stands before a label in the legend) are in inches.
     """
     width = style.ONE_COLUMN if columns == 1 else style.FULL_WIDTH
-    below = math.ceil(len(labels) / legend_columns(labels, width)) * LEGEND_ROW + 0.1
+    below = math.ceil(len(labels) / legend_columns(labels, width, handle)) * LEGEND_ROW + 0.1
     figure = Figure(figsize=(width, rows * row + 0.55 + below), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def legend_columns(labels: Sequence[str], width: float) -> int:
+def legend_columns(labels: Sequence[str], width: float, handle: float = HANDLE) -> int:
     """How many columns of a legend fit into ``width`` inches."""
     longest = max(map(len, labels), default=1)
-    return max(1, min(len(labels), int(width / (0.55 + 0.056 * longest))))
+    return max(1, min(len(labels), int(width / (handle + 0.056 * longest))))
 
 
 def curve(
