@@ -39,13 +39,16 @@ lint: install
 types: install
 	$(BIN)/pyright
 
-reference: install
+reference: libraries
 	$(BIN)/metabench run accuracy_vs_steps --jobs 2 --results results/reference || test $$? -eq 1
 	$(BIN)/metabench run cost_vs_steps --jobs 1 --results results/reference || test $$? -eq 1
-	for study in accuracy_vs_steps cost_vs_steps; do \
+	$(BIN)/metabench run estimators --jobs 1 --results results/reference || test $$? -eq 1
+	$(BIN)/metabench run libraries --jobs 1 --results results/reference || test $$? -eq 1
+	for study in accuracy_vs_steps cost_vs_steps estimators libraries; do \
 		$(BIN)/metabench compact $$study --results results/reference && \
 		$(BIN)/metabench figures $$study --results results/reference || exit 1; \
 	done
+	$(BIN)/python -m analysis.readme
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache *.egg-info

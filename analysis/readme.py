@@ -1,4 +1,6 @@
-"""The README's numbers, written from the reference records: `python -m analysis.readme`.
+"""The README's numbers, and the table of libraries, written from the reference records.
+
+`python -m analysis.readme` writes both.
 
 The README marks each place with a pair of comments, `begin: NAME` and `end: NAME`; what stands between them
 is computed here, never typed. A test compares the two.
@@ -11,7 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import table, units
+from analysis import captions, table, units
+from analysis.figures.estimators import front
+from analysis.labels import pretty
 from bench.record import Store
 
 REFERENCE = Path("results/reference")
@@ -20,8 +24,9 @@ README = Path("README.md")
 
 def sections(results: Path) -> dict[str, str]:
     """Marker name -> Markdown, from the stored records of the reference studies."""
-    accuracy, cost = (
-        table.frame(Store(results, study).records()) for study in ("accuracy_vs_steps", "cost_vs_steps")
+    accuracy, cost, estimators, libraries = (
+        table.frame(Store(results, study).records())
+        for study in ("accuracy_vs_steps", "cost_vs_steps", "estimators", "libraries")
     )
     return {
         "accuracy": textwrap.fill(accuracy_sentence(accuracy), 110),
@@ -29,6 +34,9 @@ def sections(results: Path) -> dict[str, str]:
         "cost": textwrap.fill(cost_sentence(cost), 110),
         "memory": memory_table(cost, "sinusoid", (1, 10, 50, 100)),
         "memory-omniglot": memory_table(cost, "omniglot", (1, 5, 10, 20)),
+        "estimators": textwrap.fill(estimator_sentences(estimators), 110),
+        "front": front_table(estimators),
+        "libraries": library_table(libraries, "sinusoid"),
     }
 
 
@@ -136,5 +144,80 @@ def cost_sentence(frame: pd.DataFrame) -> str:
     )
 
 
+def medians(frame: pd.DataFrame, problem: str) -> pd.DataFrame:
+    """Median errors, and medians over cells of costs, of the cells of one problem that ended well."""
+    rows = frame[(frame["problem.name"] == problem) & (frame["status"] == "ok")]
+    order = list(dict.fromkeys(rows["method"]))
+    errors = rows.groupby("method")[["error.maml", "error.implicit"]].median()
+    costs = ["time.median_s", "time.relative", "tensor_bytes.peak", "resident.growth_bytes"]
+    return errors.join(table.cells(rows).groupby("method")[costs].median()).reindex(order)
+
+
+def estimator_sentences(frame: pd.DataFrame) -> str:
+    """What the estimators' figures say, in numbers that hold for the records."""
+    found = {name: medians(frame, name) for name in ("linear_regression", "sinusoid", "glyphs")}
+
+    def over(method: str, column: str = "error.implicit") -> str:
+        values = [float(rows.loc[method, column]) for rows in found.values()]
+        return f"{units.digits(min(values))} to {units.digits(max(values))}"
+
+    return (
+        f"Over the three problems, the relative error to the implicit gradient of iMAML with 5 CG iterations is "
+        f"{over('iMAML, CG 5')} at {over('iMAML, CG 5', 'time.relative')} times first-order MAML's time; with the "
+        f"Gauss-Newton curvature it is {over('iMAML, CG 5, Gauss-Newton')}, with MINRES "
+        f"{over('iMAML, MINRES 5')}, on the normal equations {over('iMAML, normal CG 5')}, by the Neumann series "
+        f"of 5 terms {over('iMAML, Neumann 5')}. Without Hessian products, symmetric differences of inner "
+        f"solves reach {over('FO-B-MAML, symmetric')} at {over('FO-B-MAML, symmetric', 'time.relative')} times "
+        f"that time. One-step differentiation has {over('one-step')}: of gradient descent it is first-order "
+        f"MAML at another length. The binomial expansion needs step times curvature times K to be small: at "
+        f"order 2 it has {over('MAML, binomial, order 2', 'error.maml')} to exact MAML, first-order MAML "
+        f"{over('FOMAML', 'error.maml')}. Ten random directions have {over('forward gradient', 'error.maml')}. "
+        f"On this CPU, mixed mode takes {over('MAML, mixed mode', 'time.relative')} times first-order MAML's time "
+        f"where the adjoint sweep takes {over('MAML, adjoint', 'time.relative')}."
+    )
+
+
+def front_table(frame: pd.DataFrame) -> str:
+    """The Pareto front of time and error to the implicit gradient, for each problem."""
+    lines = ["| problem | method: error at time |", "|---|---|"]
+    for problem in ("linear_regression", "sinusoid", "glyphs"):
+        rows = medians(frame, problem).dropna(subset=["time.relative", "error.implicit"])
+        best = rows.iloc[front(rows["time.relative"], rows["error.implicit"])]
+        parts = [
+            f"{method}: {units.digits(row['error.implicit'])} at {units.digits(row['time.relative'])}"
+            for method, row in best.iterrows()
+        ]
+        lines.append(f"| {pretty(problem)} | {'; '.join(parts)} |")
+    return "\n".join(lines)
+
+
+def library_table(frame: pd.DataFrame, problem: str) -> str:
+    """Every library's method on one problem: errors to both references, seconds, peaks."""
+    names = dict(zip(frame["method"], frame["method.name"], strict=True))
+    heads = ("library", "method", "error to exact MAML", "error to implicit", "ms", "times FOMAML")
+    heads += ("peak tensor MiB", "resident growth, MiB")
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for method, row in medians(frame, problem).iterrows():
+        _, _, library = names[str(method)].partition("-")
+        errors = [units.digits(row[f"error.{name}"]) for name in ("maml", "implicit")]
+        times = [units.digits(1e3 * row["time.median_s"], 3), units.digits(row["time.relative"], 3)]
+        peaks = [row[f"{name}"] / 2**20 for name in ("tensor_bytes.peak", "resident.growth_bytes")]
+        values = [units.digits(peak, 3) if pd.notna(peak) else "not seen" for peak in peaks]
+        lines.append(
+            "| " + " | ".join([library or "metabench", str(method), *errors, *times, *values]) + " |"
+        )
+    return "\n".join(lines)
+
+
+def libraries_page(results: Path) -> str:
+    """The table of all problems, for the folder of the study."""
+    frame = table.frame(Store(results, "libraries").records())
+    parts = ["# Other libraries next to ours", captions.numbers(frame) + "."]
+    for problem in ("linear_regression", "sinusoid", "glyphs"):
+        parts += [f"## {pretty(problem)}", library_table(frame, problem)]
+    return "\n\n".join(parts) + "\n"
+
+
 if __name__ == "__main__":
     README.write_text(update(README, REFERENCE), encoding="utf-8")
+    (REFERENCE / "libraries" / "table.md").write_text(libraries_page(REFERENCE), encoding="utf-8")

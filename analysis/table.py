@@ -9,7 +9,8 @@ Rows of `frame` are tasks of cells. Columns:
   ``how.R``, ``stationarity query_loss query_accuracy converged meta_grad_norm`` and ``stats.*``.
 - per cell, repeated on each of its rows: ``time.*`` (seconds; ``ratio`` is the median over rounds of the
   method's time to the reference method's in the same round, ``control_ratio`` that of the reference method to
-  itself; ``_low`` and ``_high`` are bootstrap intervals over rounds), ``tensor_bytes.*`` and ``resident.*``
+  itself; ``relative`` is ``ratio`` brought to one reference for all methods of a problem, see `_relative`;
+  ``_low`` and ``_high`` are bootstrap intervals over rounds), ``tensor_bytes.*`` and ``resident.*``
   (bytes), ``calls.*`` per task (``derivatives`` = gradients + Hessian products), ``environment.*``,
   ``pass_seconds.*``.
 
@@ -55,7 +56,9 @@ _TEXT += [
 _NUMBERS = ["seed", "task", "threads", "n_tasks", STEPS, "stationarity", "query_loss", "query_accuracy"]
 _NUMBERS += ["meta_grad_norm", "seconds"]
 _NUMBERS += [f"{kind}.{r}" for r in REFERENCES for kind in ("error", "cosine", "norm_ratio")]
-_NUMBERS += [f"time.{k}{end}" for k in ("ratio", "control_ratio") for end in ("", "_low", "_high")]
+_NUMBERS += [
+    f"time.{k}{end}" for k in ("ratio", "relative", "control_ratio") for end in ("", "_low", "_high")
+]
 _NUMBERS += ["time.median_s", "time.low_s", "time.high_s", "time.reference_median_s", "time.rounds"]
 _NUMBERS += ["tensor_bytes.peak", "tensor_bytes.n_params", "resident.growth_bytes", "resident.peak_bytes"]
 _NUMBERS += ["calls.derivatives"]
@@ -76,7 +79,28 @@ def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
         elif column in _TEXT or _mixed(table[column]):
             table[column] = table[column].map(units.plain, na_action="ignore").astype("string")
     if records:
-        table = _with_labels(table, {r["id"]: r["cell"] for r in records})
+        table = _with_labels(_relative(table), {r["id"]: r["cell"] for r in records})
+    return table
+
+
+def _relative(table: pd.DataFrame) -> pd.DataFrame:
+    """With the times of every method as multiples of one first-order MAML.
+
+    A method is timed next to first-order MAML with the method's own inner solver. On each problem and setting
+    the level of such a reference is its median over all cells that have it; ``ratio`` times that level, over
+    the level of the most frequent reference, compares methods whose inner solvers differ.
+    """
+    problem = [c for c in table.columns if c.startswith("problem.")]
+    where = [*problem, *AXES, STEPS]
+    inner = [c for c in table.columns if c.startswith("method.inner.")]
+    one = table.drop_duplicates("id")
+    by = one.groupby([*where, *inner], dropna=False)["time.reference_median_s"]
+    level, often = by.transform("median"), by.transform("size")
+    most = often.where(level.notna()).groupby([one[c] for c in where], dropna=False).transform("max")
+    common = level.where(often == most).groupby([one[c] for c in where], dropna=False).transform("first")
+    factor = table["id"].map(pd.Series((level / common).to_numpy(), index=one["id"]))
+    for end in ("", "_low", "_high"):
+        table[f"time.relative{end}"] = table[f"time.ratio{end}"] * factor
     return table
 
 

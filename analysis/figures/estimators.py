@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import grid, panels, scales, stats, style, table
-from analysis.metrics import ERRORS, RATIO, TENSOR_BYTES, Metric
+from analysis.metrics import ERRORS, RELATIVE, TENSOR_BYTES, Metric
 
 ROW = 2.35  # inches of height of a row of panels
 HANDLE = 0.25  # inches of a marker in the legend
@@ -64,7 +64,7 @@ FAMILIES = {  # colours by Okabe and Ito
 
 SHOWS = (
     "Relative error of each method's meta-gradient (rows: to the exact implicit gradient, to exact K-step "
-    "MAML) against its time, as a multiple of first-order MAML's, and against its peak of tensor bytes. One "
+    "MAML) against its time, as a multiple of first-order MAML's with the inner solver that most methods have, and against its peak of tensor bytes. One "
     "figure for each problem. The number names the method, colour and marker its family: "
     + "; ".join(f"{look.shape}: {look.words}" for look in FAMILIES.values())
     + ". The grey line is the Pareto front, its methods in bold: nothing is both cheaper and closer."
@@ -83,7 +83,7 @@ def draw(frame: pd.DataFrame) -> list[Figure]:
     order = sorted(style.ordered(families), key=lambda name: list(FAMILIES).index(families[name]))
     numbers = {name: i + 1 for i, name in enumerate(order)}
     errors = grid.measured(frame, [ERRORS["implicit"], ERRORS["maml"]]) or [ERRORS["implicit"]]
-    costs = grid.measured(frame, [RATIO, TENSOR_BYTES]) or [RATIO]
+    costs = grid.measured(frame, [RELATIVE, TENSOR_BYTES]) or [RELATIVE]
     return [
         _figure(frame, problem, errors, costs, numbers, families) for problem in frame["problem"].unique()
     ]
