@@ -68,13 +68,9 @@ RATIO = Metric(
     "time.ratio", "time / FOMAML's", "times FOMAML", "ratio", low="time.ratio_low", high="time.ratio_high"
 )
 RELATIVE = Metric(
-    "time.relative",
-    "time / FOMAML's",
-    "times FOMAML",
-    "ratio",
-    low="time.relative_low",
-    high="time.relative_high",
-)
+    "time.relative", "time / FOMAML's", "times FOMAML", "ratio",
+    low="time.relative_low", high="time.relative_high",
+)  # fmt: skip
 CONTROL = Metric(
     "time.control_ratio", "A/A control", "A/A control", "ratio",
     low="time.control_ratio_low", high="time.control_ratio_high",

@@ -56,9 +56,8 @@ _TEXT += [
 _NUMBERS = ["seed", "task", "threads", "n_tasks", STEPS, "stationarity", "query_loss", "query_accuracy"]
 _NUMBERS += ["meta_grad_norm", "seconds"]
 _NUMBERS += [f"{kind}.{r}" for r in REFERENCES for kind in ("error", "cosine", "norm_ratio")]
-_NUMBERS += [
-    f"time.{k}{end}" for k in ("ratio", "relative", "control_ratio") for end in ("", "_low", "_high")
-]
+_RATIOS = ("ratio", "relative", "control_ratio")
+_NUMBERS += [f"time.{k}{end}" for k in _RATIOS for end in ("", "_low", "_high")]
 _NUMBERS += ["time.median_s", "time.low_s", "time.high_s", "time.reference_median_s", "time.rounds"]
 _NUMBERS += ["tensor_bytes.peak", "tensor_bytes.n_params", "resident.growth_bytes", "resident.peak_bytes"]
 _NUMBERS += ["calls.derivatives"]

@@ -1,4 +1,4 @@
-"""Properties of the linear solvers on systems that hypothesis makes up: any size, spectrum and right-hand side."""
+"""Linear solvers on systems that hypothesis makes up: any size, spectrum and right-hand side."""
 
 import torch
 from hypothesis import given, settings
@@ -36,9 +36,7 @@ def residual(matrix: Tensor, rhs: Tensor, x: Tensor) -> Tensor:
 
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(system=systems(), name=st.sampled_from(KRYLOV), iterations=st.integers(1, 9))
-def test_the_residual_is_that_of_the_iterate_and_falls_to_rounding_in_n_steps(
-    system, name, iterations
-) -> None:
+def test_the_residual_is_true_and_falls_to_rounding_in_n_steps(system, name, iterations) -> None:
     matrix, rhs = system
     solver = build("linear", {"name": name, "iterations": iterations})
     solution = solver(product(matrix), rhs, noise=draws(range(2), rhs))

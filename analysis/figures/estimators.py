@@ -15,7 +15,7 @@ from analysis.metrics import ERRORS, RELATIVE, TENSOR_BYTES, Metric
 
 ROW = 2.35  # inches of height of a row of panels
 HANDLE = 0.25  # inches of a marker in the legend
-TIE = 0.99  # an error that is not below this share of another's is no smaller
+TIE = 0.8  # an error above this share of another's counts as no smaller
 
 
 class Look(NamedTuple):
@@ -64,8 +64,9 @@ FAMILIES = {  # colours by Okabe and Ito
 
 SHOWS = (
     "Relative error of each method's meta-gradient (rows: to the exact implicit gradient, to exact K-step "
-    "MAML) against its time, as a multiple of first-order MAML's with the inner solver that most methods have, and against its peak of tensor bytes. One "
-    "figure for each problem. The number names the method, colour and marker its family: "
+    "MAML) against its time, as a multiple of first-order MAML's with the inner solver of most methods, and "
+    "against its peak of tensor bytes. One figure for each problem. The number names the method, colour and "
+    "marker its family: "
     + "; ".join(f"{look.shape}: {look.words}" for look in FAMILIES.values())
     + ". The grey line is the Pareto front, its methods in bold: nothing is both cheaper and closer."
 )
@@ -115,7 +116,7 @@ def _figure(
     for panel, labels in texts:
         if labels:
             arrows = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.4}
-            adjust_text(labels, ax=panel, arrowprops=arrows, expand=(1.15, 1.25), ensure_inside_axes=True)
+            adjust_text(labels, ax=panel, arrowprops=arrows, expand=(1.35, 1.5), ensure_inside_axes=True)
     return figure
 
 
@@ -153,7 +154,7 @@ def _cloud(
 
 
 def front(cost: Iterable[float], error: Iterable[float]) -> list[int]:
-    """Indices of the points that no other beats in both, from the cheapest on; 1 % is no difference."""
+    """Indices of the points that no other beats in both, from the cheapest on; see `TIE`."""
     cost, error = np.asarray(list(cost)), np.asarray(list(error))
     found, least = [], np.inf
     for k in np.lexsort((error, cost)):
