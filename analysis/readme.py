@@ -158,10 +158,10 @@ def estimator_sentences(frame: pd.DataFrame) -> str:
     """What the estimators' figures say, in numbers that hold for the records."""
     found = {name: medians(frame, name) for name in PROBLEMS}
     for rows in found.values():
-        rows["memory"] = rows["tensor_bytes.peak"] / rows.loc["MAML, adjoint", "tensor_bytes.peak"]
+        rows["memory"] = rows["tensor_bytes.peak"] / float(rows["tensor_bytes.peak"]["MAML, adjoint"])
 
     def over(method: str, column: str = "error.implicit") -> str:
-        values = [float(rows.loc[method, column]) for rows in found.values()]
+        values = [float(rows[column][method]) for rows in found.values()]
         return f"{units.digits(min(values))} to {units.digits(max(values))}"
 
     def time(method: str) -> str:

@@ -36,7 +36,8 @@ def show_catalogue(kind: str | None, json: bool) -> None:
         say(f"{TITLES[k]} ({len(entries)})", style="bold")
         width = max(map(len, entries), default=0)
         for name, entry in entries.items():
-            say(f"  {name.ljust(width)}  {entry['summary']}".rstrip())
+            chance = " [draws random numbers]" if entry.get("stochastic") else ""
+            say(f"  {name.ljust(width)}  {entry['summary']}{chance}".rstrip())
             if entry.get("unavailable"):
                 say(f"  {''.ljust(width)}  unavailable: {entry['unavailable']}", style="yellow")
             for line in columns(map(_field_row, entry["fields"].items()), indent=width + 6):

@@ -1,10 +1,10 @@
 """The battery of problems."""
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
-from bench.api import Problem
+from bench.api import Bilevel, Declined, Problem, Split
 from bench.testing.battery import Battery, battery
 from bench.testing.samples import central, draw, same_tasks
 
@@ -48,3 +48,46 @@ def check_problem(run: Battery, plugin: Problem | str | dict[str, Any]) -> None:
         run.add(
             "closed-form solution is stationary", left.item() < 1e-10, f"relative gradient {left.item():.1e}"
         )
+    _check_outputs(run, problem, drawn)
+    _check_splits(run, problem)
+
+
+def _check_outputs(run: Battery, problem: Problem, drawn: Bilevel) -> None:
+    """A loss that is split into outputs and a loss of them (what Gauss-Newton needs) is the same loss."""
+    t = drawn.tasks
+    try:
+        rows = zip(drawn.start, t.support_x, t.support_y, strict=True)
+        split = [problem.output_loss(problem.outputs(phi, x), y) for phi, x, y in rows]
+    except Declined:
+        return
+    rows = zip(drawn.start, t.support_x, t.support_y, strict=True)
+    whole = [problem.support_loss(phi, x, y) for phi, x, y in rows]
+    run.close("support loss is the loss of the outputs", torch.stack(split), torch.stack(whole), 1e-12)
+
+
+def _check_splits(run: Battery, problem: Problem) -> None:
+    """No example of one split turns up in another: with classes of examples, the classes are disjoint."""
+    seen: dict[Split, set[bytes]] = {}
+    for split in get_args(Split):
+        generator = torch.Generator().manual_seed(3)
+        try:
+            tasks = problem.sample(generator, 20, split)
+        except Declined:
+            continue
+        both = torch.cat([tasks.support_x.flatten(0, 1), tasks.query_x.flatten(0, 1)])
+        seen[split] = {example.numpy().tobytes() for example in both}
+    names = list(seen)
+    shared = [f"{a} and {b}" for i, a in enumerate(names) for b in names[i + 1 :] if seen[a] & seen[b]]
+    if shared and _same_draws(problem, names):
+        run.add(
+            "splits have no example in common", True, "no splits: endless tasks, whatever the split's name"
+        )
+        return
+    text = f"shared by {', '.join(shared)}" if shared else f"splits: {', '.join(names)}"
+    run.add("splits have no example in common", not shared, text)
+
+
+def _same_draws(problem: Problem, splits: list[Split]) -> bool:
+    """Whether a problem has no splits at all: endless tasks, the same ones whatever the split's name."""
+    draws = [problem.sample(torch.Generator().manual_seed(5), 1, split).query_x for split in splits]
+    return problem.fingerprint() is None and all(torch.equal(one, draws[0]) for one in draws)

@@ -1,7 +1,8 @@
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
+from torch import Tensor
 
 from bench.api import Bilevel, Declined, Estimate, InnerSolver, Method
 from bench.registry import name_of, register
@@ -33,8 +34,8 @@ class MAMLLearn2Learn(Method):
             maml = MAML(Flat(task.start), lr=self.inner.learning_rate)
             learner, theta = maml.clone(), maml.module.phi
             for _ in range(self.inner.steps):
-                learner.adapt(task.inner(learner.module.phi, theta))
+                learner.adapt(task.inner(cast(Tensor, learner.module.phi), theta))
             rows += torch.autograd.grad(learner(task.query), theta)
-            adapted.append(learner.module.phi)
+            adapted.append(cast(Tensor, learner.module.phi))
         steps = self.inner.steps
         return gather(bilevel, rows, adapted, inner_grads=steps, inner_hvps=steps, outer_grads=1)
