@@ -162,7 +162,8 @@ def estimator_sentences(frame: pd.DataFrame) -> str:
 
     def over(method: str, column: str = "error.implicit") -> str:
         values = [float(rows[column][method]) for rows in found.values()]
-        return f"{units.digits(min(values))} to {units.digits(max(values))}"
+        low, high = units.digits(min(values)), units.digits(max(values))
+        return low if low == high else f"{low} to {high}"
 
     def time(method: str) -> str:
         return over(method, "time.relative")

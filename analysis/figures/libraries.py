@@ -16,6 +16,7 @@ SHOWS = (
 def draw(frame: pd.DataFrame) -> list[Figure]:
     """One figure for each problem."""
     named = table.with_axes(frame)
-    metrics = grid.measured(named, [ERRORS["maml"], ERRORS["implicit"], RATIO, TENSOR_BYTES, RESIDENT])
+    wanted = [ERRORS["maml"], ERRORS["implicit"], RATIO, TENSOR_BYTES, RESIDENT]
+    metrics = grid.measured(named, wanted) or wanted[:1]
     problems = named["problem"].unique()
     return [f for p in problems for f in dots.per_method(named[named["problem"] == p], metrics)]

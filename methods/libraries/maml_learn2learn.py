@@ -21,7 +21,7 @@ class MAMLLearn2Learn(Method):
     """
 
     inner: InnerSolver = field(default_factory=GradientDescent)
-    needs: ClassVar[tuple[str, ...]] = ("learn2learn>=0.2",)
+    needs: ClassVar[tuple[str, ...]] = ("learn2learn>=0.2", "torchvision")  # for its data sets
     install: ClassVar[str | None] = "build it as the README says under 'Other libraries'"
 
     def __call__(self, bilevel: Bilevel) -> Estimate:
