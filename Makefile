@@ -30,7 +30,7 @@ demo: install
 	$(BIN)/metabench report demo --output results/demo/report.html
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --benchmark-disable
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Measures per method without a sweep: a row of dots per method, a column of panels per measure."""
 
+import textwrap
 from collections.abc import Sequence
 
 import pandas as pd
@@ -16,21 +17,16 @@ ROW = 0.17  # inches per method
 def per_method(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Figure]:
     """One figure per three problems; methods are named beside their dots, not in a legend."""
     looks = style.styles(frame["method"])
+    ticks, letters = (5, 60) if len(metrics) < 3 else (4, 40) if len(metrics) < 4 else (2, 17)
     figures = []
     for problems in grid.chunks(frame):
         entries = [panels.FAILED] if (frame["status"] != "ok").any() else []
         figure, axes = panels.canvas(len(problems), len(metrics), entries, row=len(looks) * ROW + 0.45)
         for i, problem in enumerate(problems):
             for j, metric in enumerate(metrics):
-                _dots(
-                    axes[i, j],
-                    frame[frame["problem"] == problem],
-                    metric,
-                    looks,
-                    5 if len(metrics) < 3 else 4,
-                )
+                _dots(axes[i, j], frame[frame["problem"] == problem], metric, looks, ticks)
                 axes[i, j].set_yticks(range(len(looks)), list(looks) if j == 0 else [""] * len(looks))
-                axes[i, j].set_xlabel(metric.title.replace("\n", " "))
+                axes[i, j].set_xlabel(textwrap.fill(metric.title.replace("\n", " "), letters))
             panels.title(axes[i, 0], problem, 40, loc="left")
         panels.legend(figure, {}, bool(entries))
         figures.append(figure)

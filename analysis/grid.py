@@ -111,8 +111,5 @@ def remark(frame: pd.DataFrame, metric: Metric) -> str:
     if why.empty:
         return ""
     share = len(why) / (len(why) + value.notna().sum())
-    return (
-        f"no {what} for {share:.0%} of the values"
-        if share >= 0.01
-        else f"no {what} for under 1% of the values"
-    )
+    part = f"{share:.0%}" if share >= 0.01 else "under 1%"
+    return f"no {what} for {part} of the {'tasks' if metric.per_task else 'cells'}"

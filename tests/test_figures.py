@@ -144,7 +144,7 @@ def test_a_missing_reference_is_said_in_its_panel():
     records = [fake.without_reference(r, "implicit", "indefinite Hessian", [0]) for r in records]
     figure = drawn(records, "accuracy_vs_steps")["study"].figure
     implicit, maml = (" ".join(t.get_text() for t in axes.texts).replace("\n", " ") for axes in figure.axes)
-    assert implicit == "no reference for 25% of the values"
+    assert implicit == "no reference for 25% of the tasks"
     assert maml == "no reference: no first-order solver"
     caption = captions.caption("?", "", table.frame(records))["Missing references"]
     assert "maml: missing for 72 of 72 values on linear regression: no first-order solver" in caption
