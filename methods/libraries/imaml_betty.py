@@ -58,6 +58,6 @@ class IMAMLBetty(Method):
                 trainable_parameters=lambda phi=phi: [phi],
             )
             upper = SimpleNamespace(trainable_parameters=lambda theta=theta: [theta])
-            rows += {"cg": cg, "neumann": neumann}[self.linear]([query], lower, upper, False)
+            rows += {"cg": cg, "neumann": neumann}[self.linear]([query], lower, upper, False) or []
             adapted.append(phi)
         return gather(bilevel, rows, adapted, inner_hvps=self.iterations, outer_grads=1)
