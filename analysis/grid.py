@@ -110,6 +110,11 @@ def remark(frame: pd.DataFrame, metric: Metric) -> str:
         return textwrap.fill(f"no {what}: {reasons.kinds(why)[0].example}", 34, max_lines=4, placeholder=" …")
     if why.empty:
         return ""
+    known = value.notna().groupby(ok["method"], observed=True).any()
+    without = style.ordered(known.index[~known])
+    if not value[~ok["method"].isin(without)].isna().any():
+        named = "; ".join(without) if len(without) <= 3 else f"{len(without)} methods"
+        return f"no {what}: {named}"
     share = len(why) / (len(why) + value.notna().sum())
     part = f"{share:.0%}" if share >= 0.01 else "under 1%"
     return f"no {what} for {part} of the {'tasks' if metric.per_task else 'cells'}"

@@ -80,11 +80,14 @@ def _accuracy(frame: pd.DataFrame, rows: Rows, name: str) -> list[Item]:
     bound = {m: ROUNDING.get(str(dtypes[m]), ROUNDING["float32"]) for m in rows}
     promised = [m for m in rows if name == "maml" and rows[m]["exact"]]
     exact = [m for m in promised if errors[m] <= bound[m]]
+    # Where an approximation is as close as exact methods, as truncation is over all steps, it is exact too.
+    near = 2 * max((errors[m] for m in exact), default=-1.0)
+    exact += [m for m in rows if m not in promised and errors[m] <= near]
     items = []
-    if approximate := [m for m in rows if m not in promised]:
+    if approximate := [m for m in rows if m not in promised and m not in exact]:
         best = min(approximate, key=errors.__getitem__)
         text = f" with relative error {_described(rows[best], metric)}{_at(rows[best])}."
-        if ties := _ties(frame, metric, best, approximate):
+        if ties := _ties(frame, metric, best, approximate, 10 * bound[best] ** 2):
             text += f" Not told apart from it: {'; '.join(ties)}."
     else:
         best, text = "", "No approximate method has an error."
@@ -108,8 +111,8 @@ def _accuracy(frame: pd.DataFrame, rows: Rows, name: str) -> list[Item]:
     return items
 
 
-def _ties(frame: pd.DataFrame, metric: Metric, best: str, others: list[str]) -> list[str]:
-    """Methods whose error differs from the best one's by nothing certain, task by task."""
+def _ties(frame: pd.DataFrame, metric: Metric, best: str, others: list[str], rounding: float) -> list[str]:
+    """Methods whose error differs from the best one's by nothing certain or by rounding, task by task."""
     ok = frame[(frame["status"] == "ok") & frame["method"].isin(others)]
     errors = ok.pivot_table(index=["seed", "task"], columns="method", values=metric.column)
     tied = []
@@ -117,7 +120,7 @@ def _ties(frame: pd.DataFrame, metric: Metric, best: str, others: list[str]) -> 
         difference = (errors[other] - errors[best]).dropna()
         seeds = difference.index.get_level_values("seed").to_numpy()
         interval = stats.hierarchical(difference.to_numpy(), seeds)
-        if interval.n > 0 and (interval.median <= 0 or interval.low <= 0):
+        if interval.n > 0 and (interval.median <= rounding or interval.low <= rounding):
             tied.append(other)
     return tied
 

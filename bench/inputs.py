@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any
 
 import torch
+from packaging.requirements import Requirement
 
 from bench import registry
 from bench.api import Bilevel, Declined, Estimate, Method, Problem, Tasks, Vector
@@ -35,6 +37,11 @@ class Prepared:
     def run(self) -> Estimate:
         """One call of the method."""
         return self.method(self.bilevel())
+
+    def versions(self) -> dict[str, str]:
+        """The versions of the packages that the plugins need beyond metabench's own."""
+        needs = {n for whole in (self.problem, self.method) for p in registry.parts(whole) for n in p.needs}
+        return {name: version(name) for name in sorted(Requirement(need).name for need in needs)}
 
     def modules(self) -> list[str]:
         """The modules that define the plugins of this cell, parts included."""

@@ -77,7 +77,7 @@ def _measure(description: dict[str, Any], record: Record) -> None:
     seconds = record["pass_seconds"]
     with measure.stopwatch(seconds, "inputs"):
         cell = inputs.prepare(description)
-        record["environment"]["data"] = cell.problem.fingerprint()
+        record["environment"] |= {"data": cell.problem.fingerprint(), **cell.versions()}
     if cell.device.type == "cuda":
         record["environment"]["gpu"] = torch.cuda.get_device_name(cell.device)
     with measure.stopwatch(seconds, "method"):

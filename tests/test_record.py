@@ -15,13 +15,15 @@ from bench import disk, record
 from bench.errors import UsageError
 from bench.record import SCHEMA, STATUSES, Store, StoreError, find, unmeasured
 
+CELL = {"problem": {"name": "sinusoid"}, "method": {"name": "fomaml"}, "seed": 0}
+
 
 def a_record(cell_id: str = "a" * 16, status: str = "ok", value: float = 1.0) -> dict:
     return {
         "schema": SCHEMA,
         "id": cell_id,
         "study": "demo",
-        "cell": {"seed": 0},
+        "cell": CELL,
         "status": status,
         "reason": None,
         "accuracy": {"x": [value]},
@@ -76,7 +78,15 @@ def test_text_is_the_same_whatever_the_order_of_keys(store):
 
 @pytest.mark.parametrize(
     "fault",
-    [{"schema": 2}, {"schema": None}, {"id": None}, {"status": "fine"}, {"cell": None}],
+    [
+        {"schema": 2},
+        {"schema": None},
+        {"id": None},
+        {"status": "fine"},
+        {"cell": None},
+        {"cell": {}},
+        {"accuracy": "x"},
+    ],
 )
 def test_what_is_no_record_is_not_written(store, fault):
     with pytest.raises(ValueError, match="this record"):
@@ -86,7 +96,7 @@ def test_what_is_no_record_is_not_written(store, fault):
 
 def test_unmeasured_is_a_record(store):
     reason = {"message": "why", "type": "Because", "traceback": None}
-    made = unmeasured("demo", "a" * 16, {"seed": 0}, "killed", reason, 1.5)
+    made = unmeasured("demo", "a" * 16, CELL, "killed", reason, 1.5)
     store.write(made)
     assert store.read("a" * 16) == made
     assert (made["status"], made["reason"], made["seconds"]) == ("killed", reason, 1.5)
@@ -103,6 +113,7 @@ DAMAGE = {
     "id": (lambda text: text.replace("a" * 16, "b" * 16), f"says that it is of cell {'b' * 16}"),
     "status": (lambda text: text.replace('"ok"', '"fine"'), "has the unknown status 'fine'"),
     "cell": (lambda text: text.replace('"cell"', '"sell"'), "has no description"),
+    "part": (lambda text: text.replace('"accuracy": {', '"accuracy": 1, "_": {'), "is wrong at accuracy"),
 }
 
 

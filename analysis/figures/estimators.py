@@ -68,7 +68,8 @@ SHOWS = (
     "against its peak of tensor bytes. One figure for each problem. The number names the method, colour and "
     "marker its family: "
     + "; ".join(f"{look.shape}: {look.words}" for look in FAMILIES.values())
-    + ". The grey line is the Pareto front, its methods in bold: nothing is both cheaper and closer."
+    + ". The grey line is the Pareto front, its methods in bold: nothing is cheaper and as close, "
+    f"where an error counts as smaller if it is less than {TIE:g} times the other."
 )
 
 

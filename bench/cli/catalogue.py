@@ -84,7 +84,7 @@ def _studies() -> dict[str, dict[str, Any]]:
 def _summary(cls: type) -> str:
     doc = (cls.__doc__ or "").strip()
     # A dataclass without a docstring gets its signature as one.
-    return "" if doc.startswith(f"{cls.__name__}(") else doc.partition("\n")[0]
+    return "" if doc.startswith(f"{cls.__name__}(") else doc.partition("\n")[0].replace("`", "")
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from bench.cli.standing import FINE
 from bench.cli.text import columns, duration, number, say, say_json, size
 from bench.errors import UsageError
 from bench.record import find
+from bench.spec import shipped
 
 SHOWN_TASKS = 8
 DIGITS = 4
@@ -51,6 +52,8 @@ def show_record(prefix: str, results: Path, study: str | None, json: bool) -> No
 def rerun(study: str, cell: str, results: Path) -> str:
     """The command that runs one stored cell again."""
     where = [] if results == Path("results") else ["--results", str(results)]
+    if study not in shipped():
+        study = str(results / study / f"{study}.toml")  # the copy that `metabench run` keeps
     return shlex.join(["metabench", "run", study, *where, "--cell", cell, "--force"])
 
 
