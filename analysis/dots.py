@@ -24,7 +24,15 @@ def per_method(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Figure]:
         figure, axes = panels.canvas(len(problems), len(metrics), entries, row=len(looks) * ROW + 0.45)
         for i, problem in enumerate(problems):
             for j, metric in enumerate(metrics):
-                _dots(axes[i, j], frame[frame["problem"] == problem], metric, looks, ticks)
+                here = frame[frame["problem"] == problem]
+                _dots(axes[i, j], here, metric, looks, ticks)
+                if text := grid.remark(here, metric):
+                    panels.note(
+                        axes[i, j],
+                        textwrap.fill(text, letters + 6),
+                        bool(here[metric.column].isna().all()),
+                        "x",
+                    )
                 axes[i, j].set_yticks(range(len(looks)), list(looks) if j == 0 else [""] * len(looks))
                 axes[i, j].set_xlabel(textwrap.fill(metric.title.replace("\n", " "), letters))
             panels.title(axes[i, 0], problem, 40, loc="left")
@@ -48,5 +56,3 @@ def _dots(axes: Axes, frame: pd.DataFrame, metric: Metric, looks: dict[str, Styl
         table.failures(frame, ["method"]).groupby("method", as_index=False)["n"].sum().iterrows()
     ):
         panels.cross(axes, (1.02, places[failed["method"]]), axes.get_yaxis_transform(), int(failed["n"]))
-    if text := grid.remark(frame, metric):
-        panels.note(axes, text, empty=points.empty, which="x")

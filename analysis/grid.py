@@ -114,7 +114,7 @@ def remark(frame: pd.DataFrame, metric: Metric) -> str:
     without = style.ordered(known.index[~known])
     if not value[~ok["method"].isin(without)].isna().any():
         named = "; ".join(without) if len(without) <= 3 else f"{len(without)} methods"
-        return f"no {what}: {named}"
+        return textwrap.fill(f"no {what}: {named}", 56)
     share = len(why) / (len(why) + value.notna().sum())
     part = f"{share:.0%}" if share >= 0.01 else "under 1%"
     return f"no {what} for {part} of the {'tasks' if metric.per_task else 'cells'}"

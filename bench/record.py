@@ -17,10 +17,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter, ValidationError
-from typing_extensions import TypedDict
 
 from bench.disk import Stamp, StoreError, discard_litter, failed, files, stamp_of, write_whole
+from bench.record_shape import shape_fault
 
 SCHEMA = 1
 STATUSES = (
@@ -36,46 +35,6 @@ STATUSES = (
 Record = dict[str, Any]
 
 _COLUMNS = ("id", "status", "json")
-
-
-_Values = list[bool | float | None]
-_Samples = list[float]
-
-
-class _Accuracy(TypedDict, total=False):
-    adapted: dict[str, _Values | None]
-    stats: dict[str, _Values]
-    converged: list[bool]
-    meta_grad_norm: _Values
-    references: dict[str, dict[str, Any]]
-
-
-class _Time(TypedDict, total=False):
-    samples_s: _Samples
-    reference_s: _Samples
-    control_s: _Samples
-
-
-class _Cell(TypedDict):
-    problem: dict[str, Any]
-    method: dict[str, Any]
-
-
-class _Shape(TypedDict, total=False):
-    """What readers rely on; a record may hold more."""
-
-    cell: _Cell
-    reason: dict[str, Any] | None
-    accuracy: _Accuracy | None
-    time: _Time | None
-    tensor_bytes: dict[str, Any] | None
-    resident: dict[str, Any] | None
-    calls: dict[str, int] | None
-    environment: dict[str, Any] | None
-    pass_seconds: dict[str, float] | None
-
-
-_SHAPE = TypeAdapter(_Shape)
 
 
 class _UnreadableError(Exception):
@@ -274,12 +233,7 @@ def _fault(record: Any, cell_id: Any) -> str | None:
         return f"has the unknown status {record.get('status')!r}"
     if "cell" not in record:
         return "has no description of its cell"
-    try:
-        _SHAPE.validate_python(record, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        return f"is wrong at {'.'.join(map(str, first['loc']))} ({first['msg']})"
-    return None
+    return shape_fault(record)
 
 
 def _parse(text: str | bytes, cell_id: str) -> Record:

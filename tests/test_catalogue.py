@@ -47,7 +47,7 @@ def test_truncated_is_the_sum_over_its_last_steps(last: int) -> None:
         wanted = wanted + RATE * bilevel.strength * power
         power = apply(A, power)
     torch.testing.assert_close(got.meta_grad, wanted, rtol=1e-10, atol=1e-12)
-    late = method("truncated-maml", inner=descent(9), last=None, unroll_from=9 - last)(bilevel)
+    late = method("truncated-maml", inner=descent(9), unroll_from=9 - last)(bilevel)
     assert torch.equal(late.meta_grad, got.meta_grad)
 
 

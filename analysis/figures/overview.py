@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import dots, grid, panels, scales, stats, style, table
+from analysis.figures import estimators
 from analysis.metrics import CALLS, CONTROL, COSTS, ERRORS, RATIO, SECONDS, TENSOR_BYTES, Metric
 from analysis.style import Style
 
@@ -13,9 +14,11 @@ SHOWS = (
     "Relative error of each method's meta-gradient (to exact K-step MAML where that reference exists, else "
     "to the exact implicit gradient) against its time and its peak of tensor bytes, as far as they were "
     "measured; one row of panels per problem. Joined points are numbers of inner steps, larger markers for "
-    "more. The grey band is the A/A control: FOMAML's time against itself."
+    "more. The grey band is the A/A control: FOMAML's time against itself. Many methods are numbered and "
+    "coloured by family."
 )
 ROW = 1.9  # inches of height of a row of panels
+MANY = 10  # from here on methods are numbered: more markers and colours cannot be told apart
 
 
 def draw(frame: pd.DataFrame) -> list[Figure]:
@@ -24,6 +27,8 @@ def draw(frame: pd.DataFrame) -> list[Figure]:
     costs = grid.measured(frame, [RATIO if frame[RATIO.column].notna().any() else SECONDS, TENSOR_BYTES])
     if not costs and errors:
         costs = grid.measured(frame, [CALLS])
+    if errors and costs and frame["method"].nunique() > MANY and frame[table.STEPS].nunique() <= 1:
+        return estimators.draw(frame)
     if errors and costs:
         return _scatter(table.with_axes(frame), errors, costs)
     alone = errors or grid.measured(frame, COSTS) or [ERRORS["maml"]]
