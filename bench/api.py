@@ -120,8 +120,11 @@ class LinearSolver(Plugin, ABC):
     Starts from ``start`` (zero if None; a direct solver has no use for it). Returns the last iterate, never
     an earlier one; ``stats`` hold `residual` (||rhs - A x|| / ||rhs|| of that iterate), `iterations`, and
     `smallest_curvature` (the least p'Ap / p'p seen) where known. A tolerance is relative to ||rhs||; a
-    tolerance of 0 asks for all iterations and counts as met. ``noise`` is for stochastic solvers. ``krylov``
-    promises the exact solution after P iterations on a positive definite A.
+    positive one is judged, and `residual` reported, on rhs - A x itself, by one more product if need be. A
+    tolerance of 0 asks for all iterations and counts as met, unless the solver sees that it failed: a product
+    that is not finite, divergence. There `residual` may be that of the solver's recurrence, equal up to
+    rounding. A lost task does not touch the others. ``noise`` is for stochastic solvers. ``krylov`` promises
+    the exact solution after P iterations on a positive definite A.
     """
 
     krylov: ClassVar[bool] = False

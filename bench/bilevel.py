@@ -153,7 +153,7 @@ class Bilevel:
 
         Without a graph of the gradient: memory of one gradient and its tangents, for a single v.
         """
-        self._spend(inner_grads=1)
+        self._spend(inner_grads=1, outer_grads=0 if self._nudge is None else 1)
         self._spend_product()
         phi = phi.detach()
         if self.problem.batching == "vmap":
@@ -211,7 +211,9 @@ class Bilevel:
 
     def inner_solution(self) -> Vectors | None:
         """The exact minimiser of G where the problem knows it in closed form, else None."""
-        return None if self._nudge is not None else self.problem.inner_solution(self.start, self.tasks)
+        if self._nudge is not None:
+            raise Declined("a closed form is the minimiser of G, not of the nudged G + nu query loss")
+        return self.problem.inner_solution(self.start, self.tasks)
 
     def _spend(self, **calls: int) -> None:
         self.calls.add(**{name: self._weight * number for name, number in calls.items()})

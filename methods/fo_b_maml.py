@@ -14,10 +14,12 @@ class FOBMAML(Method):
 
     phi(nu) minimises G + nu query_loss, from theta; at nu = 0 d phi / d nu = -(Hessian G)^-1 grad query_loss:
     meta_grad = strength (phi(0) - phi(nu)) / nu, or strength (phi(-nu) - phi(nu)) / 2 nu ("symmetric").
-    No Hessian products and any inner solver. Equals the implicit gradient up to O(nu), O(nu^2) at the exact
-    minimisers; an unfinished inner solve gives the derivative of what it did. ``nudge`` 0 picks nu per task
-    from the dtype's rounding (and spends one query gradient). Costs three inner solves, two for "forward",
-    the nudged ones with a query gradient beside every gradient.
+    No Hessian products; any inner solver but `closed_form`, which knows no nudged minimiser. Equals the
+    implicit gradient up to O(nu), O(nu^2) at the exact minimisers; an unfinished inner solve gives the
+    derivative of the steps that it took. A solver that stops at a tolerance may take one step more when
+    nudged: an error of some tolerance / nu. ``nudge`` 0 picks nu per task from the dtype's rounding (and
+    spends one query gradient). Costs three inner solves, two for "forward", the nudged ones with a query
+    gradient beside every gradient.
     """
 
     inner: InnerSolver = field(default_factory=GradientDescent)

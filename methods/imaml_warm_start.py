@@ -1,6 +1,8 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
+
 from bench.api import Bilevel, Curvature, Estimate, InnerSolver, LinearSolver, Method, Target
 from bench.registry import register
 from methods.curvature import Exact
@@ -17,9 +19,9 @@ class IMAMLWarmStart(Method):
     """iMAML whose linear solve starts from the previous outer step's solution on the same tasks.
 
     The equations of `imaml`; x_0 of the linear solver is the x that the last call left in `Bilevel.memory`
-    (Ji, Yang, Liang 2021; Arbel and Mairal 2022), zero where it is empty. Exact as `imaml` is. An outer step
-    of length s moves the solution by O(s), so that with a tolerance few iterations are left to do; the first
-    residual costs one product.
+    (Ji, Yang, Liang 2021; Arbel and Mairal 2022), zero for a task where that is empty or not finite. Exact as
+    `imaml` is. An outer step of length s moves the solution by O(s), so that with a tolerance few iterations
+    are left to do; the first residual costs one product.
     """
 
     inner: InnerSolver = field(default_factory=GradientDescent)
@@ -29,6 +31,8 @@ class IMAMLWarmStart(Method):
 
     def __call__(self, bilevel: Bilevel) -> Estimate:
         start = bilevel.memory.get(KEY)
+        if start is not None:  # one solve that overflowed must not spoil all later ones
+            start = torch.where(torch.isfinite(start).all(dim=1, keepdim=True), start, 0)
         estimate, x = implicit_gradient(bilevel, self.inner, self.linear, self.curvature, start)
         bilevel.memory[KEY] = x
         return estimate

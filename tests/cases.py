@@ -14,11 +14,6 @@ NESTEROV = {"name": "nesterov", "steps": 12, "learning_rate": 0.01, "momentum": 
 ADAM = {"name": "adam", "steps": 12, "learning_rate": 0.02, "epsilon": 0.1}
 NEWTON = {"name": "hessian_free", "steps": 60, "tolerance": 1e-9}
 NEWTON |= {"linear": {"name": "conjugate_gradient", "iterations": 40}}
-# The new direction is made from the old residual, and a zero right-hand side divides 0 by 0.
-WRONG_CG = (
-    "finite where every gradient is zero",
-    "tends to the exact implicit gradient as its parts converge",
-)
 SERIES = {"linear": "neumann", "iterations": 500}
 CG = {"name": "conjugate_gradient", "iterations": 200, "tolerance": 1e-12}
 
@@ -31,7 +26,6 @@ class MethodCase:
     options: dict[str, Any] = field(default_factory=dict)
     exact: Target | None = None
     finite_differences: bool = False
-    faults: tuple[str, ...] = ()  # checks that a library's method is known to fail
 
     @property
     def table(self) -> dict[str, Any]:
@@ -56,6 +50,7 @@ METHODS = [
     MethodCase("maml", {"inner": ADAM, "backward": "checkpointed"}, "maml", True),
     MethodCase("maml-higher", {"inner": GD}, "maml", True),
     MethodCase("maml-higher", {"inner": MOMENTUM}, "maml", True),
+    MethodCase("maml-higher", {"inner": ADAM}, "maml"),
     MethodCase("shine"),
     MethodCase("fomaml"),
     MethodCase("fomaml", {"inner": {"name": "gradient_descent", "steps": 0}}, "maml", True),
@@ -77,6 +72,7 @@ METHODS = [
     MethodCase("imaml-authors-code"),
     MethodCase("imaml-no-prox"),
     MethodCase("imaml-warm-start", {"inner": NEWTON, "linear": CG}, "implicit"),
+    MethodCase("truncated-maml"),
     MethodCase("truncated-maml", {"inner": GD, "last": 5}),
     MethodCase("truncated-maml", {"inner": GD, "last": None, "unroll_from": 5}),
     MethodCase("one-step", {"inner": GD}),
@@ -94,9 +90,9 @@ METHODS = [
     MethodCase("imaml-jaxopt", {"inner": GD}),
     MethodCase("imaml-torchopt", {"inner": NEWTON, "linear": "cg", "iterations": 30}, "implicit"),
     MethodCase("imaml-torchopt"),
-    MethodCase("imaml-betty", faults=WRONG_CG),
+    MethodCase("imaml-betty"),
     MethodCase("imaml-betty", {"inner": NEWTON, **SERIES, "alpha": 0.02}, "implicit"),
-    MethodCase("imaml-hypergrad", faults=WRONG_CG),
+    MethodCase("imaml-hypergrad"),
 ]
 
 
@@ -120,7 +116,7 @@ LINEAR_SOLVERS = [
     LinearCase("conjugate_gradient", {"iterations": 100, "tolerance": 1e-13}, (1e-12, 1e-10)),
     LinearCase("conjugate_gradient", {"iterations": 3}),
     LinearCase("conjugate_gradient", {"iterations": 3, "tolerance": 1e-3}),
-    LinearCase("neumann", {"iterations": 2000, "step": 1.0}, (1e-12, 0.3)),
+    LinearCase("neumann", {"iterations": 1000, "step": 1.0}, (1e-12, 0.4)),
     LinearCase("neumann", {"iterations": 400, "step": 1.0, "tolerance": 1e-13}, (1e-11, 1.0)),
     LinearCase("neumann"),
     LinearCase("dense", {}, (1e-13, 1e-11)),
@@ -133,7 +129,7 @@ LINEAR_SOLVERS = [
         "preconditioned_conjugate_gradient", {"iterations": 60, "tolerance": 1e-12, "preconditioner": LOW}
     ),
     LinearCase("fixed_point"),
-    LinearCase("fixed_point", {"iterations": 2000, "step": 1.0}, (1e-12, 0.3)),
+    LinearCase("fixed_point", {"iterations": 1000, "step": 1.0}, (1e-12, 0.4)),
     LinearCase("minres", {"iterations": 30}, (1e-12, 1e-9)),
     LinearCase("minres", {"iterations": 3, "tolerance": 1e-3}),
     LinearCase("gmres", {"iterations": 12}, (1e-12, 1e-11)),

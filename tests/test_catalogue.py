@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from bench.api import Bilevel
+from bench.api import Bilevel, Declined
 from bench.reference import implicit_reference, maml_reference
 from bench.registry import build, is_stochastic
 from bench.testing.samples import regression, sinusoid
@@ -18,6 +18,7 @@ def descent(steps: int) -> dict:
     return {"name": "gradient_descent", "steps": steps, "learning_rate": RATE}
 
 
+CG = {"name": "conjugate_gradient", "iterations": 50}
 LONG = {"name": "momentum", "steps": 400, "learning_rate": 0.02, "momentum": 0.8}
 
 
@@ -162,6 +163,37 @@ def test_contrastive_carries_the_error_of_an_unfinished_free_phase() -> None:
     assert error("contrastive") > 10 * error("fo-b-maml")
 
 
+@pytest.mark.parametrize("inner", ["lbfgs", "armijo"])
+@pytest.mark.parametrize("sample", [regression, sinusoid])
+def test_the_automatic_nudge_of_contrastive_stands_above_the_tolerance_of_its_solver(sample, inner) -> None:
+    """A nudge near the dtype's rounding divides by itself what the free phase left undone."""
+    bilevel = sample()
+    exact = implicit_reference(bilevel).value
+    solver = {"name": inner, "steps": 500, "tolerance": 1e-5}
+    got = method("contrastive", inner=solver, nudge=0.0)(bilevel).meta_grad
+    assert ((got - exact).norm() / exact.norm()).item() < 0.02
+
+
+@pytest.mark.parametrize("name", ["fo-b-maml", "contrastive"])
+def test_a_nudged_closed_form_is_declined_for_its_nudge(name: str) -> None:
+    with pytest.raises(Declined, match="nudged"):
+        method(name, inner="closed_form")(regression())
+
+
+def test_a_nudged_product_counts_its_query_gradient() -> None:
+    counts = []
+    for product in ("inner_hvp", "inner_grad_and_hvp"):
+        bilevel = sinusoid()
+        nudged, phi = bilevel.nudged(torch.full((2,), 0.1, dtype=torch.float64)), bilevel.start
+        if product == "inner_hvp":
+            nudged.inner_hvp(phi)(phi)
+        else:
+            nudged.inner_grad_and_hvp(phi, phi)
+        counts.append(bilevel.calls.as_dict())
+    assert counts[0] == counts[1]
+    assert counts[0]["outer_grads"] == 1
+
+
 def test_a_nudged_problem_is_the_sum_of_both_losses() -> None:
     bilevel = sinusoid()
     nudge = torch.tensor([0.3, -0.2], dtype=torch.float64)
@@ -229,6 +261,19 @@ def test_warm_start_needs_fewer_iterations_after_a_small_outer_step() -> None:
     assert first > 2
     assert again == 0
     assert 0 < moved < first
+
+
+def test_warm_start_forgets_a_solution_that_is_not_finite() -> None:
+    bilevel, estimator = regression(), method("imaml-warm-start", linear={**CG, "tolerance": 1e-10})
+    cold = estimator(regression()).meta_grad
+    estimator(bilevel)
+    (key,) = bilevel.memory
+    bilevel.memory[key][1] = torch.nan
+    again = estimator(bilevel)
+    torch.testing.assert_close(again.meta_grad, cold)
+    iterations = again.stats["linear_iterations"].tolist()
+    assert iterations[1] > 0  # the others still start where they were
+    assert iterations[0] == iterations[2] == 0
 
 
 def test_repeated_problems_count_every_point() -> None:

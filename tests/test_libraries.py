@@ -4,10 +4,13 @@ A library that is not installed skips its tests with the command that installs i
 """
 
 import tomllib
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from bench import registry
 from bench.api import Declined
@@ -101,6 +104,104 @@ def test_torchopt_with_adam_is_right_to_its_own_rounding() -> None:
     assert error(adapter("maml-torchopt", inner=ADAM)(bilevel).meta_grad, exact) < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("name", "fields", "at_fault"),
+    [
+        ("imaml-betty", {}, True),
+        ("imaml-betty", {"linear": "neumann"}, False),
+        ("imaml-hypergrad", {}, True),
+        ("imaml-hypergrad", {"linear": "neumann"}, False),
+        ("maml-higher", {"inner": ADAM}, True),
+        ("maml-higher", {}, False),
+    ],
+)
+def test_known_faults_are_those_of_an_option(name: str, fields: dict, at_fault: bool) -> None:
+    assert (build("method", {"name": name, **fields}).known_fault() is not None) == at_fault
+
+
+@pytest.mark.parametrize("name", ["imaml-torchopt", "imaml-betty", "imaml-hypergrad"])
+def test_an_adapter_around_our_inner_solver_passes_on_what_it_says(name: str) -> None:
+    inner = {"name": "lbfgs", "steps": 2, "tolerance": 1e-3}
+    theirs = adapter(name, inner=inner)(regression())
+    phi, converged, stats = build("inner", inner)(regression(), regression().start)
+    assert not converged.any()
+    assert torch.equal(theirs.converged, converged)
+    assert theirs.stats.keys() == stats.keys()
+    assert torch.equal(theirs.adapted, phi)
+
+
+@pytest.mark.parametrize("name", ["imaml-torchopt", "imaml-hypergrad"])
+def test_a_warning_to_the_librarys_authors_stays_with_them(name: str) -> None:
+    method = adapter(name)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        method(regression())
+    assert not [w for w in seen if "functorch" in str(w.message)]
+
+
+@pytest.mark.parametrize("name", ["maml", "imaml"])
+def test_jaxopt_without_steps_is_at_theta(name: str) -> None:
+    inner = {"name": "gradient_descent", "steps": 0}
+    got = adapter(f"{name}-jaxopt", inner=inner)(regression())
+    ours = build("method", {"name": name, "inner": inner})(regression())
+    assert error(got.meta_grad, ours.meta_grad) < 1e-12
+    assert torch.equal(got.adapted, regression().start)
+
+
+X = torch.randn(4, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+LABELS = torch.tensor([1, 0, -100, 1])
+IMAGES = torch.arange(2 * 3 * 36, dtype=torch.float64).reshape(2, 3, 6, 6).sin()
+KERNEL, BIAS = torch.arange(108, dtype=torch.float64).reshape(4, 3, 3, 3).cos(), torch.ones(4).double()
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs"),
+    [
+        (lambda x, t: functional.cross_entropy(x, t, ignore_index=1), (X, LABELS.clamp_min(0))),
+        (lambda x, t: functional.cross_entropy(x, t), (X, LABELS)),
+        (lambda x, t: functional.cross_entropy(x, t, reduction="sum"), (X, LABELS)),
+        (lambda x, t: functional.cross_entropy(x, t, reduction="none"), (X, LABELS)),
+        (lambda x: x.sum(1, keepdim=True), (X,)),
+        (lambda x: x.sum(()), (X,)),
+        (lambda x: x.mean(0, keepdim=True), (X,)),
+        (lambda x: functional.softplus(x, beta=3.0), (40 * X,)),
+        (lambda x: functional.softplus(x, threshold=0.5), (X,)),
+        (lambda x: torch.sub(x, x.exp(), alpha=3), (X,)),
+        (lambda x: torch.addmm(x.t(), x.t(), x @ x.t(), beta=0.5, alpha=2.0).t(), (X,)),
+        (lambda x, w, b: functional.conv2d(x, w, b, stride=2, padding=1, dilation=2), (IMAGES, KERNEL, BIAS)),
+        (lambda x, w, b: functional.conv1d(x, w, b, padding=1), (IMAGES[:, :, 0], KERNEL[:, :, 0], BIAS)),
+    ],
+)
+def test_a_translated_operation_is_torchs(function, inputs: tuple[torch.Tensor, ...]) -> None:
+    adapter("maml-jaxopt")
+    import jax
+
+    from methods.libraries.aten_to_jax import to_jax
+
+    with jax.enable_x64(True):
+        got = to_jax(function, *inputs)(*(x.numpy() for x in inputs))
+    torch.testing.assert_close(torch.from_numpy(np.array(got)), function(*inputs), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("function", "argument"),
+    [
+        (lambda x, t: x.sum(dtype=torch.float32), "argument dtype"),
+        (lambda x, t: x.sum(1, dtype=torch.float32), "argument dtype"),
+        (lambda x, t: x.mean(dtype=torch.float32), "argument dtype"),
+        (lambda x, t: torch.div(x, 0.7, rounding_mode="floor"), "argument rounding_mode"),
+        (lambda x, t: x.view(torch.int64), "argument dtype"),
+        (lambda x, t: functional.cross_entropy(x, t, weight=x.mean(0)), "weighted nll_loss"),
+    ],
+)
+def test_an_argument_without_a_translation_is_declined(function, argument: str) -> None:
+    adapter("maml-jaxopt")
+    from methods.libraries.aten_to_jax import to_jax
+
+    with pytest.raises(Declined, match=argument):
+        to_jax(function, X, LABELS)(X.numpy(), LABELS.numpy())
+
+
 @pytest.mark.parametrize("activation", ["relu", "tanh", "softplus"])
 def test_a_torch_loss_translates_to_jax(activation: str) -> None:
     for problem in (
@@ -129,11 +230,13 @@ def test_a_missing_package_is_said_with_the_command_that_installs_it(monkeypatch
     assert str(unavailable(cls)).endswith("is installed; pip install 'torch>=99'")
 
 
-def test_every_need_is_an_extra_of_the_project() -> None:
+def test_every_need_is_an_extra_or_a_dependency_of_the_project() -> None:
+    """And every extra is somebody's need: records list the versions of what a method needs."""
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
     extras = {one for key, group in project["optional-dependencies"].items() if key != "dev" for one in group}
     needs = {
         one for kind in registry.KINDS for name in names(kind) for one in get(kind, name).needs
         if get(kind, name).__module__.startswith("methods")
     }  # fmt: skip
-    assert needs == extras
+    assert extras <= needs <= extras | set(project["dependencies"])
+    assert get("method", "maml-higher").needs

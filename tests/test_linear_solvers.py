@@ -152,3 +152,102 @@ def test_cg_in_half_precision_does_not_overflow() -> None:
     solution = build("linear", "conjugate_gradient")(product(matrix.half()), half)
     wanted = torch.linalg.solve(matrix, 1e3 * rhs)
     assert ((solution.value - wanted).norm() / wanted.norm()).item() < 0.05
+
+
+@pytest.mark.parametrize("case", LINEAR_SOLVERS, ids=identify)
+def test_a_right_hand_side_of_any_size_in_float32(case: LinearCase) -> None:
+    """Its squares overflow or underflow; powers of two, so that nothing else changes."""
+    matrix, rhs = (tensor.float() for tensor in system(3.0))
+    solver, noise = build("linear", case.table), draws(range(3), rhs)
+    wanted = solver(product(matrix), rhs, noise=noise)
+    for scale in (2.0**-100, 2.0**100):
+        got = solver(product(matrix), scale * rhs, noise=noise)
+        torch.testing.assert_close(got.value / scale, wanted.value)
+        torch.testing.assert_close(got.stats["residual"], wanted.stats["residual"])
+        assert torch.equal(got.converged, wanted.converged)
+
+
+@pytest.mark.parametrize("name", ["conjugate_gradient", "minres", "gmres", "normal_cg"])
+@pytest.mark.parametrize(("factor", "dtype"), [(300, "float16"), (1e20, "float32"), (1e-25, "float32")])
+def test_a_multiple_of_the_identity_of_any_size(name: str, factor: float, dtype: str) -> None:
+    if (name, dtype) == ("gmres", "float16"):
+        pytest.skip("GMRES declines half precision")
+    rhs = torch.ones(1, 4, dtype=getattr(torch, dtype))
+    solution = build("linear", name)(lambda v: v * factor, rhs)
+    torch.testing.assert_close(solution.value * factor, rhs)
+    assert solution.converged.all()
+    assert solution.stats["residual"].item() <= 1e-3
+
+
+@pytest.mark.parametrize("name", ["conjugate_gradient", "preconditioned_conjugate_gradient"])
+def test_cg_says_so_where_its_inner_products_overflow(name: str) -> None:
+    rhs = torch.ones(1, 400).half()
+    solution = build("linear", name)(lambda v: v * 300, rhs, noise=draws([0], rhs))
+    solved = (solution.value * 300 - rhs).abs().max() < 1e-2
+    assert bool(solution.converged) == bool(solved)
+    zero = build("linear", name)(torch.zeros_like, rhs, noise=draws([0], rhs))
+    assert not zero.converged.any()  # every direction is a null direction
+
+
+def test_preconditioned_cg_knows_the_curvature_of_any_size() -> None:
+    for scale in (2.0**-80, 2.0**80):
+        matrix, rhs = (tensor.float() for tensor in system(3.0))
+        solver = build("linear", {"name": "preconditioned_conjugate_gradient", "iterations": 8})
+        solution = solver(product(scale * matrix), rhs, noise=draws(range(3), rhs))
+        assert solution.converged.all()
+        seen = solution.stats["smallest_curvature"] / scale
+        assert ((seen > 0.3) & (seen < 1)).all()
+
+
+@pytest.mark.parametrize("case", LINEAR_SOLVERS, ids=identify)
+def test_a_system_without_a_solution_is_not_solved(case: LinearCase) -> None:
+    turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)
+    matrix = (turn @ torch.diag(torch.tensor([1.0, 0.0], dtype=torch.float64)) @ turn.T)[None]
+    rhs = torch.ones(1, 2, dtype=torch.float64)
+    table = case.table if case.name == "dense" else {**case.table, "tolerance": 1e-3}
+    if case.name != "dense":  # rounding makes the matrix regular, and LU solves it
+        solution = build("linear", table)(product(matrix), rhs, noise=draws([0], rhs))
+        assert not solution.converged.any()
+    matrix, rhs = system(10.0, singular=True)
+    assert not build("linear", table)(product(matrix), rhs, noise=draws(range(3), rhs)).converged.any()
+
+
+ITERATIVE = ["conjugate_gradient", "minres", "normal_cg", "neumann", "fixed_point"]
+
+
+@pytest.mark.parametrize("name", ITERATIVE)
+def test_divergence_is_not_convergence(name: str) -> None:
+    matrix, rhs = (tensor.bfloat16() for tensor in system(1e3))
+    step = {"step": 3.0} if name in ("neumann", "fixed_point") else {}
+    solution = build("linear", {"name": name, "iterations": 300, **step})(product(matrix), rhs)
+    grown = ~(solution.stats["residual"] <= 1)
+    assert not (solution.converged & grown).any()
+    if step or name == "minres":
+        assert grown.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["neumann", "fixed_point"])
+def test_rounding_is_no_negative_curvature(name: str, dtype: torch.dtype) -> None:
+    """Run until only rounding, or in half precision only an underflow, is left of the residual."""
+    for condition in (3.0, 10.0):
+        matrix, rhs = (tensor.to(dtype) for tensor in system(condition))
+        table = {"name": name, "step": 1.0, "iterations": 500}
+        solution = build("linear", table)(product(matrix), rhs)
+        assert (solution.stats["residual"] <= 4 * torch.finfo(dtype).eps).all()
+        assert (solution.stats["smallest_curvature"] > 0.5 / condition).all()
+        assert solution.converged.all()
+
+
+def test_a_tolerance_costs_one_product_more() -> None:
+    matrix, rhs = system(10.0)
+    calls: list[int] = []
+    for name in ("conjugate_gradient", "gmres", "normal_cg", "neumann"):
+        each, step = (2 if name == "normal_cg" else 1), {"step": 1.0} if name == "neumann" else {}
+        solver = build("linear", {"name": name, "iterations": 200, "tolerance": 1e-2, **step})
+        solution = solver(lambda v: calls.append(1) or product(matrix)(v), rhs)
+        assert len(calls) == each * int(solution.stats["iterations"].max()) + 1
+        calls.clear()
+        solver(lambda v: calls.append(1) or product(matrix)(v), rhs, start=torch.linalg.solve(matrix, rhs))
+        assert len(calls) == 1  # the residual of the start is true already
+        calls.clear()

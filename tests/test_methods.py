@@ -19,8 +19,7 @@ def skip_if_unavailable(case: MethodCase) -> None:
 def test_battery(case: MethodCase) -> None:
     skip_if_unavailable(case)
     checks = check_method(case.table, exact=case.exact)
-    failed = [c for c in checks if not c.passed]
-    assert [c.name for c in failed] == list(case.faults), failed
+    assert not [c for c in checks if not c.passed]
     assert len(checks) >= 15
 
 

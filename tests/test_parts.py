@@ -1,6 +1,6 @@
 """Inner solvers, curvatures and problems of the table; inner optimisers against torch's own."""
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from bench.api import Bilevel
 from bench.reference import implicit_reference, maml_reference
 from bench.registry import build, describe, names
 from bench.testing import CHECKS
-from bench.testing.samples import draw, regression, sinusoid
+from bench.testing.samples import draw, regression, sinusoid, stationary
 from tests.cases import PARTS, PartCase, identify
 
 
@@ -79,6 +79,61 @@ def test_hessian_free_meets_its_tolerance_or_says_no() -> None:
         left = bilevel.inner_grad(solution.value).norm(dim=1) / first
         assert torch.equal(solution.converged, left <= 1e-8)
     assert solution.converged.all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["hessian_free", "lbfgs", "armijo"])
+def test_a_start_whose_gradient_is_rounding_counts_as_converged(name: str, dtype: torch.dtype) -> None:
+    """And is left alone; a curved problem away from its minimiser is not, in the same precision."""
+    solver = build("inner", {"name": name, "tolerance": 1e-12, "steps": 2})
+    bilevel = stationary().to(dtype)
+    assert bilevel.inner_grad(bilevel.start).any()
+    solution = solver(bilevel, bilevel.start)
+    assert solution.converged.all()
+    assert torch.equal(solution.value, bilevel.start)
+    curved = sinusoid().to(dtype)
+    solution = solver(curved, curved.start)
+    assert not solution.converged.any()
+    assert not torch.equal(solution.value, curved.start)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e6])
+@pytest.mark.parametrize("name", ["hessian_free", "lbfgs", "armijo"])
+def test_a_small_gradient_that_is_no_rounding_is_followed(name: str, scale: float) -> None:
+    """Whatever the units of the loss: near the minimiser the gradient is small, and falls further."""
+    one = regression()
+
+    @dataclass(frozen=True)
+    class Scaled(type(one.problem)):
+        def output_loss(self, z, y):
+            return scale * super().output_loss(z, y)
+
+    problem = Scaled(**{f.name: getattr(one.problem, f.name) for f in fields(one.problem)})
+    bilevel = Bilevel(replace(problem, strength=scale * one.strength), one.tasks, one.meta)
+    minimiser = one.inner_solution()
+    assert minimiser is not None
+    start = minimiser + 1e-3
+    first = bilevel.inner_grad(start).norm(dim=1)
+    solver = build("inner", {"name": name, "tolerance": 1e-2, "steps": 200})
+    solution = solver(bilevel, start)
+    assert (bilevel.inner_grad(solution.value).norm(dim=1) < 1e-2 * first).all()
+
+
+def test_shine_from_a_stationary_start_does_not_divide_by_rounding() -> None:
+    bilevel = stationary()
+    noise = torch.randn(bilevel.start.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    inverse = build("inner", "lbfgs").minimise(bilevel, bilevel.start)[1]
+    torch.testing.assert_close(inverse(noise), noise)
+
+
+def test_adam_stands_still_where_its_squares_underflow() -> None:
+    """In half precision that is where gradients are of some use still; the formula would give infinity."""
+    adam = build("inner", {"name": "adam", "learning_rate": 1.0, "beta1": 0.0})
+    for dtype, least in ((torch.float16, 5e-3), (torch.float32, 1e-21)):
+        grad = torch.tensor([[0.3 * least, 3 * least]], dtype=dtype)
+        phi, _ = adam.update(0, torch.zeros_like(grad), grad, adam.init(grad))
+        assert phi[0, 0] == 0
+        assert phi[0, 1] < 0
 
 
 def test_finite_difference_curvature_error_falls_with_the_square_of_its_step() -> None:

@@ -36,7 +36,12 @@ class PlantedCG(LinearSolver):
             if not active.any():
                 break
             Ap = matvec(p)
-            alpha = torch.where(active, rr / (p * Ap).sum(dim=1), 0)[:, None]
+            if self.bug == "not finite ends it":
+                Ap = Ap.nan_to_num() * torch.isfinite(Ap).all(dim=1, keepdim=True)
+            pAp = (p * Ap).sum(dim=1)
+            if self.bug == "not finite ends it":
+                active = active & (pAp != 0)
+            alpha = torch.where(active, rr / pAp, 0)[:, None]
             before = x
             x = x + alpha * p * (1.1 if self.bug == "x takes another step than r" else 1)
             r = r - alpha * Ap
@@ -47,7 +52,9 @@ class PlantedCG(LinearSolver):
             beta = torch.where(active, new / torch.where(active, by, 1), 0)[:, None]
             p = r + beta * (r if self.bug == "direction forgotten" else p)
             rr, taken = new, taken + active
-        met = rr <= goal if self.tolerance > 0 else (rr < bb) | (rr == 0)
+        if self.tolerance > 0 and self.bug not in ("recursive residual", "previous iterate"):
+            rr = (rhs - matvec(x)).square().sum(dim=1)
+        met = rr <= goal if self.tolerance > 0 else (rr < bb) | (rr == 0) | (self.bug == "not finite ends it")
         residual = (rr / torch.where(bb > 0, bb, 1)).sqrt()
         return Solution(x, met, {"residual": residual, "iterations": taken})
 
@@ -80,6 +87,9 @@ def test_without_a_bug_nothing_fails(fields: dict[str, float], monkeypatch: pyte
         ("x takes another step than r", "residual is that of the returned iterate (3)"),
         ("absolute tolerance", "scaling by 9e-13 leaves the iterations (3, tolerance 1e-3)"),
         ("product with zero", "declared products are those taken"),
+        ("recursive residual", "residual is that of the returned iterate (1e+06, float32, tolerance 1e-3)"),
+        ("recursive residual", "converged means that the tolerance is met (1e+06, float32, tolerance 1e-3)"),
+        ("not finite ends it", "a task whose products hold nan is not converged"),
     ],
 )
 def test_every_bug_is_found(bug: str, found_by: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from bench.registry import is_stochastic
 from bench.testing.battery import Battery, battery
 from bench.testing.samples import draws, product, system
 
+EPS32 = torch.finfo(torch.float32).eps
 ALL = (0, 1, 2)  # the tasks of `system`
 SCALES = (2.0**-40, 2.0**40)  # powers of two, so that scaling rounds nothing
 
@@ -25,13 +26,13 @@ def solve(
     start: Tensor | None = None,
     calls: list[int] | None = None,
 ) -> Solution:
-    """The solution for these tasks, each with its own noise; every product is noted in ``calls``."""
+    """The solution for these tasks, each with its own noise; products, in A's dtype, noted in ``calls``."""
     apply = product(matrix[list(tasks)])
 
     def matvec(v: Tensor) -> Tensor:
         if calls is not None:
             calls.append(1)
-        return apply(v)
+        return apply(v.to(matrix.dtype)).to(v.dtype)
 
     b = rhs[list(tasks)]
     return solver(matvec, b, start=start, noise=draws(tasks, b, seed))
@@ -51,8 +52,9 @@ def variant(solver: Any, **values: Any) -> Any:
 def check_linear_solver(run: Battery, plugin: LinearSolver | str | dict[str, Any]) -> None:
     """The battery of a linear solver, on random symmetric positive definite and indefinite systems.
 
-    A solver with a `tolerance` is also run at tolerances other than its own, one with `iterations` with
-    more of them; one without is checked as the direct solver that it is. A class with ``krylov = True``
+    On singular ones too, on products that are not finite or have squares that are not, and in float32. A
+    solver with a `tolerance` is also run at tolerances other than its own, one with `iterations` with more
+    of them; one without is checked as the direct solver that it is. A class with ``krylov = True``
     promises the solution, in exact arithmetic, after P iterations.
     """
     solver = run.construct("linear", plugin)
@@ -65,7 +67,10 @@ def check_linear_solver(run: Battery, plugin: LinearSolver | str | dict[str, Any
     for condition in (3.0, 1e3, 1e6):
         for label, version in versions:
             _solution(run, version, condition, f"({condition:g}{label})")
+    _float32(run, solver, iterative)
     _products(run, solver)
+    _range(run, solver)
+    _not_finite(run, solver)
     if solver.krylov:
         _termination(run, solver)
     matrix, rhs = system(10.0)
@@ -76,14 +81,21 @@ def check_linear_solver(run: Battery, plugin: LinearSolver | str | dict[str, Any
         _warm_start(run, solver)
         _early_stop(run, solver)
     # A tolerance of 0 counts as met, so that it is a positive one that has to be honest.
-    matrix, rhs = system(10.0, indefinite=True)
     allowed = max(1e-2, getattr(solver, "tolerance", 0))
     asked = variant(solver, tolerance=allowed)
-    solution = run.attempt("indefinite system", lambda: solve(asked, matrix, rhs))
-    if solution is not None:
-        true = relative_residual(matrix, rhs, solution.value)
-        honest = bool((~solution.converged | (true <= allowed)).all())
-        run.add("indefinite system: solved, or says that it is not", honest, f"residuals {true.tolist()}")
+    for label, version, (matrix, rhs) in (
+        ("indefinite", asked, system(10.0, indefinite=True)),
+        ("singular (2)", variant(asked, iterations=40), system(10.0, size=2, singular=True)),
+        ("singular (12)", variant(asked, iterations=40), system(10.0, singular=True)),
+    ):
+        solution = run.attempt(f"{label} system", lambda v=version, m=matrix, b=rhs: solve(v, m, b))
+        if solution is not None:
+            true = relative_residual(matrix, rhs, solution.value)
+            _honest(run, f"{label} system: solved, or says that it is not", solution, true, allowed)
+
+
+def _honest(run: Battery, name: str, solution: Solution, true: Tensor, allowed: Tensor | float) -> None:
+    run.add(name, bool((~solution.converged | (true <= allowed)).all()), f"residuals {true.tolist()}")
 
 
 def _solution(run: Battery, solver: Any, condition: float, label: str) -> None:
@@ -104,8 +116,8 @@ def _solution(run: Battery, solver: Any, condition: float, label: str) -> None:
     close = bool((gap <= 1e-9 * true + rounding).all())
     run.add(f"residual is that of the returned iterate {label}", close, f"off by {gap.max().item():.1e}")
     tolerance = getattr(solver, "tolerance", 0.0) or torch.inf  # 0 asks for all iterations
-    honest = bool((~solution.converged | (true <= tolerance * (1 + 1e-9) + rounding)).all())
-    run.add(f"converged means that the tolerance is met {label}", honest, f"residuals {true.tolist()}")
+    allowed = tolerance * (1 + 1e-9) + rounding
+    _honest(run, f"converged means that the tolerance is met {label}", solution, true, allowed)
     for scale in SCALES:
         scaled = solve(solver, matrix, scale * rhs)
         run.close(
@@ -123,6 +135,59 @@ def _solution(run: Battery, solver: Any, condition: float, label: str) -> None:
     run.add(f"the same call gives the same bits {label}", torch.equal(again, x))
     drawn, changed = is_stochastic(solver), not torch.equal(other, x)
     run.add(f"noise changes x if and only if stochastic {label}", drawn == changed, f"{drawn=}, {changed=}")
+
+
+def _float32(run: Battery, solver: Any, iterative: bool) -> None:
+    """In float32 a recursive residual parts from the true one, by far on an ill-conditioned system."""
+    versions = [("", variant(solver, iterations=min(300, getattr(solver, "iterations", 0))))]
+    if iterative:
+        versions.append((", tolerance 1e-3", variant(solver, tolerance=1e-3, iterations=300)))
+    for condition in (1e3, 1e6):
+        matrix, rhs = system(condition)
+        # Products rounded once and a largest entry of 1: all other rounding is the solver's.
+        rhs = (rhs / rhs.abs().amax(dim=1, keepdim=True)).float()
+        for label, version in versions:
+            label = f"({condition:g}, float32{label})"
+            name = f"runs at condition number {label}"
+            solution = run.attempt(name, lambda v=version, m=matrix, b=rhs: solve(v, m, b))
+            if solution is None:
+                continue
+            x, b, tolerance = solution.value.double(), rhs.double(), getattr(version, "tolerance", 0.0)
+            true = relative_residual(matrix, b, x)
+            rounding = 10 * EPS32 * (1 if tolerance > 0 else 1 + x.norm(dim=1) / b.norm(dim=1))
+            gap = (true - solution.stats["residual"]).abs()
+            close, detail = bool((gap <= 1e-3 * true + rounding).all()), f"off by {gap.max().item():.1e}"
+            run.add(f"residual is that of the returned iterate {label}", close, detail)
+            allowed = (tolerance or torch.inf) + rounding
+            _honest(run, f"converged means that the tolerance is met {label}", solution, true, allowed)
+
+
+def _range(run: Battery, solver: Any) -> None:
+    """A of a size whose squares overflow or underflow in float32."""
+    asked = variant(solver, tolerance=1e-3, iterations=40)
+    for scale in (2.0**-66, 2.0**66):
+        matrix, rhs = (tensor.float() for tensor in system(10.0))
+        name = f"A times {scale:.0e} in float32"
+        solution = run.attempt(name, lambda m=scale * matrix, b=rhs: solve(asked, m, b))
+        if solution is not None:
+            true = relative_residual(scale * matrix.double(), rhs.double(), solution.value.double())
+            _honest(run, f"{name}: solved, or says that it is not", solution, true, 1e-2)
+            solved = bool(solution.converged.all()) or not solver.krylov
+            run.add(f"{name}: solved by a Krylov method", solved, f"residuals {true.tolist()}")
+
+
+def _not_finite(run: Battery, solver: Any) -> None:
+    fewer = variant(solver, iterations=min(40, getattr(solver, "iterations", 0)))
+    for version in (fewer, variant(fewer, tolerance=1e-3)):
+        matrix, rhs = system(10.0)
+        clean = solve(version, matrix, rhs).value[[0, 2]]
+        for value in (torch.nan, torch.inf):
+            matrix[1, 0, 0] = value
+            name = f"a task whose products hold {value}"
+            solution = run.attempt(name, lambda v=version, m=matrix, b=rhs: solve(v, m, b))
+            if solution is not None:
+                run.add(f"{name} is not converged", not solution.converged[1])
+                run.close(f"{name} leaves the others alone", solution.value[[0, 2]], clean, 1e-12)
 
 
 def _products(run: Battery, solver: Any) -> None:
@@ -215,6 +280,11 @@ def check_preconditioner(run: Battery, plugin: Preconditioner | str | dict[str, 
         drawn, changed = is_stochastic(preconditioner), not torch.equal(made(seed=1), inverse)
         run.add(f"noise changes it only if stochastic {label}", drawn or not changed)
     matrix, rhs = system(10.0)
+    clean, lost = _matrix_of(preconditioner, matrix, draws(ALL, rhs)), matrix.clone()
+    lost[1, 0, 0] = torch.nan
+    name = "a task whose products hold nan leaves the others alone"
+    built = run.attempt(name, lambda: _matrix_of(preconditioner, lost, draws(ALL, rhs)))
+    run.add(name, built is not None and torch.allclose(built[[0, 2]], clean[[0, 2]], rtol=1e-12))
     calls: list[int] = []
     apply = product(matrix)
     declared = preconditioner.products(rhs.shape[1])

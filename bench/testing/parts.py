@@ -1,5 +1,6 @@
 """The batteries of inner solvers and curvatures."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,10 @@ from bench.testing.samples import regression, stationary
 
 @battery
 def check_inner_solver(run: Battery, plugin: InnerSolver | str | dict[str, Any]) -> None:
-    """The battery of an inner solver: it lowers G, tasks do not mix, same call gives the same bits."""
+    """The battery of an inner solver: it lowers G, tasks do not mix, same call gives the same bits.
+
+    A field `tolerance` is one of |grad G|, absolute or relative to its value at the start.
+    """
     solver = run.construct("inner", plugin)
     if solver is None:
         return
@@ -45,9 +49,33 @@ def check_inner_solver(run: Battery, plugin: InnerSolver | str | dict[str, Any])
     run.add(
         "finite where every gradient is zero", still is not None and bool(torch.isfinite(still.value).all())
     )
+    run.add("converged where every gradient is zero", still is not None and bool(still.converged.all()))
+    _check_tolerance(run, solver)
     low = regression().to(torch.float32)
     single = run.attempt("float32", lambda: solver(low, low.start))
     run.add("float32 in, float32 out", single is not None and single.value.dtype == torch.float32)
+
+
+def _check_tolerance(run: Battery, solver: Any) -> None:
+    """Converged means that |grad G| is within the tolerance, also after one step, when few meet theirs."""
+    tolerance = getattr(solver, "tolerance", 0.0)
+    if not tolerance > 0:
+        return
+    versions = [solver, replace(solver, steps=1)] if hasattr(solver, "steps") else [solver]
+    for version in versions:
+        label = "" if version is solver else ", after one step"
+        name, bilevel = f"converged means that the tolerance is met{label}", regression()
+        first = bilevel.inner_grad(bilevel.start).norm(dim=1)
+        solution = run.attempt(name, lambda v=version, b=bilevel: v(b, b.start))
+        if solution is None:
+            continue
+        left = bilevel.inner_grad(solution.value).norm(dim=1)
+        met = left <= 10 * tolerance * first.clamp_min(1)
+        run.add(
+            name,
+            bool((~solution.converged | met).all()),
+            f"|grad G| {left.tolist()}, tolerance {tolerance:g}",
+        )
 
 
 @battery

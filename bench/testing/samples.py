@@ -36,13 +36,20 @@ def stationary() -> Bilevel:
     return Bilevel(bilevel.problem, tasks, meta)
 
 
-def system(condition: float, indefinite: bool = False, size: int = 12) -> tuple[Tensor, Tensor]:
-    """Three random symmetric systems [3, size, size], [3, size] with eigenvalues from 1/condition to 1."""
+def system(
+    condition: float, indefinite: bool = False, size: int = 12, singular: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Three random symmetric systems [3, size, size], [3, size] with eigenvalues from 1/condition to 1.
+
+    Every other eigenvalue is negative if ``indefinite``; the last is 0, so that no x solves, if ``singular``.
+    """
     generator = torch.Generator().manual_seed(5)
     basis = torch.linalg.qr(torch.randn(3, size, size, generator=generator, dtype=torch.float64)).Q
     values = torch.logspace(0, -torch.tensor(condition).log10().item(), size, dtype=torch.float64)
     if indefinite:
         values = torch.where(torch.arange(size) % 2 == 0, values, -values)
+    if singular:
+        values[-1] = 0
     rhs = torch.randn(3, size, generator=generator, dtype=torch.float64)
     return (basis * values) @ basis.mT, rhs
 

@@ -13,9 +13,11 @@ class Adam(FirstOrderSolver):
 
     m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2;
     phi <- phi - learning_rate * m^ / (sqrt(v^) + epsilon), m^ and v^ bias-corrected.
-    One gradient a step; the state is (m, v). Where every gradient so far was exactly zero (a unit that is
-    dead on the support set), the step is zero and so is its derivative: the loss does not depend on that
-    parameter nearby, and 1 / epsilon, which the formula gives, would only amplify rounding.
+    One gradient a step; the state is (m, v). Where v is zero, the step is zero and so is its derivative.
+    That is where every gradient so far was exactly zero (a unit that is dead on the support set): the loss
+    does not depend on that parameter nearby, and 1 / epsilon, which the formula gives, would only amplify
+    rounding. It is also where (1 - beta2) g^2 rounds to zero: |g| below 1e-21 in float32, but 5e-3 in
+    float16, where Adam stands still at gradients that other solvers follow (and epsilon rounds to 0).
     """
 
     steps: int = 10

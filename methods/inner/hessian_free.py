@@ -4,6 +4,7 @@ import torch
 
 from bench.api import Bilevel, InnerSolver, LinearSolver, Solution, Vectors, require
 from bench.registry import register
+from methods.inner.at_rest import at_rest
 from methods.inner.line_search import backtrack
 from methods.linear.conjugate_gradient import ConjugateGradient
 
@@ -15,9 +16,9 @@ class HessianFree(InnerSolver):
 
     d from Hessian d = -grad by a few CG iterations, the negative gradient where that is no descent
     direction; phi <- phi + t d with t halved from 1 until G decreases by 1e-4 t grad'd (Armijo).
-    A task stops at |grad G| <= tolerance |grad G(start)|, its promise, or where no t is accepted.
-    Not differentiable: the line search is a sequence of comparisons. A step costs one gradient, the
-    products of the linear solver and one value per trial t.
+    A task stops at |grad G| <= tolerance |grad G(start)|, its promise, at a start where grad G is rounding
+    (`at_rest`), or where no t is accepted. Not differentiable: the line search is a sequence of comparisons.
+    A step costs one gradient, the products of the linear solver and one value per trial t.
     """
 
     steps: int = 10
@@ -32,8 +33,10 @@ class HessianFree(InnerSolver):
 
     def __call__(self, bilevel: Bilevel, start: Vectors) -> Solution:
         phi, value = start, bilevel.inner_value(start)
-        first = norm = torch.linalg.vector_norm(bilevel.inner_grad(start), dim=1)
-        active = norm > self.tolerance * first
+        grad = bilevel.inner_grad(start)
+        first = norm = torch.linalg.vector_norm(grad, dim=1)
+        rest = at_rest(bilevel, start, grad)
+        active = ~rest & (norm > self.tolerance * first)
         failures = torch.zeros_like(value)
         for _ in range(self.steps):
             if not active.any():
@@ -49,4 +52,4 @@ class HessianFree(InnerSolver):
             failures += active & ~accepted
             norm = torch.linalg.vector_norm(bilevel.inner_grad(phi), dim=1)
             active = accepted & (norm > self.tolerance * first)
-        return Solution(phi, norm <= self.tolerance * first, {"line_search_failures": failures})
+        return Solution(phi, rest | (norm <= self.tolerance * first), {"line_search_failures": failures})

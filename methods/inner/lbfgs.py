@@ -4,6 +4,7 @@ import torch
 
 from bench.api import Bilevel, InnerSolver, Matvec, Solution, Vectors, require
 from bench.registry import register
+from methods.inner.at_rest import at_rest
 from methods.inner.line_search import backtrack
 from methods.inner.quasi_newton import Inverse
 
@@ -16,8 +17,9 @@ class LBFGS(InnerSolver):
     phi <- phi - t B^-1 grad G(phi), B^-1 from the last ``history`` pairs s = change of phi, y = change of
     the gradient, on gamma I with gamma = s'y / y'y of the newest kept pair (1 / |grad| before any). A task
     skips a pair with s'y <= 1e-10 |s| |y|, and takes the negative gradient where there is no descent.
-    A task stops at |grad G| <= tolerance |grad G(start)|, its promise, or where no t is accepted. A step
-    costs one gradient and one value per trial t, no Hessian products. Not differentiable.
+    A task stops at |grad G| <= tolerance |grad G(start)|, its promise, at a start where grad G is rounding
+    (`at_rest`), or where no t is accepted. A step costs one gradient and one value per trial t, no Hessian
+    products. Not differentiable.
     """
 
     steps: int = 10
@@ -38,9 +40,10 @@ class LBFGS(InnerSolver):
         """The solution, and the map v -> B^-1 v of every task at it."""
         phi, value, grad = start, bilevel.inner_value(start), bilevel.inner_grad(start)
         first = norm = torch.linalg.vector_norm(grad, dim=1)
-        active = norm > self.tolerance * first
+        rest = at_rest(bilevel, start, grad)
+        active = ~rest & (norm > self.tolerance * first)
         failures = torch.zeros_like(value)
-        inverse = Inverse.scaled(self.history, 1 / torch.where(norm > 0, norm, 1)[:, None], start)
+        inverse = Inverse.scaled(self.history, 1 / torch.where(~rest & (norm > 0), norm, 1)[:, None], start)
         for _ in range(self.steps):
             if not active.any():
                 break
@@ -56,5 +59,5 @@ class LBFGS(InnerSolver):
             inverse = inverse.updated(phi - old, grad - old_grad)
             norm = torch.linalg.vector_norm(grad, dim=1)
             active = accepted & (norm > self.tolerance * first)
-        solution = Solution(phi, norm <= self.tolerance * first, {"line_search_failures": failures})
-        return solution, inverse
+        met = rest | (norm <= self.tolerance * first)
+        return Solution(phi, met, {"line_search_failures": failures}), inverse

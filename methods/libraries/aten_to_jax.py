@@ -1,10 +1,12 @@
 """A torch loss as a JAX function: traced to ATen operations, each played by its `jax.numpy` twin."""
 
 from collections.abc import Callable
+from inspect import signature
 from operator import getitem
 from typing import Any
 
 from torch import Tensor
+from torch.fx import Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
@@ -13,17 +15,13 @@ from methods.libraries.jax_operations import operations
 
 
 def to_jax(function: Callable[..., Tensor], *examples: Tensor) -> Callable[..., Any]:
-    """``function`` of tensors like ``examples`` as a JAX function; `Declined` names an unknown operation."""
+    """``function`` of tensors like ``examples`` as a JAX function.
+
+    `Declined` names an operation, or an argument of one, that has no translation.
+    """
     graph = make_fx(function)(*(x.detach() for x in examples)).graph
-    table: dict[Any, Callable] = {getitem: getitem}
     known = operations()
-    for node in graph.nodes:
-        if node.op == "get_attr" or (node.op == "call_function" and node.target is not getitem):
-            name = getattr(node.target, "overloadpacket", node.target)
-            short = str(name).removeprefix("aten.")
-            if short not in known:
-                raise Declined(f"no translation of torch's operation {name} to JAX")
-            table[node.target] = known[short]
+    steps = {node: _step(node, known) for node in graph.nodes if node.op in ("call_function", "get_attr")}
 
     def play(*values):
         given, found = iter(values), {}
@@ -33,8 +31,27 @@ def to_jax(function: Callable[..., Tensor], *examples: Tensor) -> Callable[..., 
             if node.op == "placeholder":
                 found[node] = next(given)
             else:
-                arguments = map_arg((node.args, node.kwargs), found.__getitem__)
-                found[node] = table[node.target](*arguments[0], **arguments[1])
+                function, arguments = steps[node]
+                found[node] = function(**map_arg(arguments, found.__getitem__))
         raise AssertionError("a graph without output")
 
     return play
+
+
+def _step(node: Node, known: dict[str, Callable]) -> tuple[Callable, dict[str, Any]]:
+    """What plays one node, and its arguments by their names in the operation's schema."""
+    if node.target is getitem:
+        return lambda a, b: a[b], dict(zip("ab", node.args, strict=True))
+    operation: Any = node.target
+    name = getattr(operation, "overloadpacket", operation)
+    function = known.get(str(name).removeprefix("aten."))
+    if function is None:
+        raise Declined(f"no translation of torch's operation {name} to JAX")
+    names = [argument.name for argument in operation._schema.arguments]
+    given = dict(zip(names, node.args, strict=False)) | node.kwargs
+    taken = signature(function).parameters
+    for argument in operation._schema.arguments:
+        key = argument.name
+        if key in given and key not in taken and given.pop(key) != argument.default_value:
+            raise Declined(f"no translation of the argument {key} of torch's operation {name} to JAX")
+    return function, given

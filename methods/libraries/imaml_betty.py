@@ -7,7 +7,7 @@ import torch
 from bench.api import Bilevel, Estimate, InnerSolver, Method, Target, require
 from bench.registry import register
 from methods.inner import GradientDescent
-from methods.libraries.per_task import each_task, gather
+from methods.libraries.per_task import around, each_task
 
 
 @register("method", "imaml-betty")
@@ -15,9 +15,8 @@ from methods.libraries.per_task import each_task, gather
 class IMAMLBetty(Method):
     """iMAML by the hypergradient functions of betty-ml (Choe et al. 2023), task after task.
 
-    ``linear`` "cg" as the released 0.2.1 computes it: the new direction is built from the old residual and
-    the solution is scaled by ``alpha`` twice, so it is wrong at any number of iterations; it is run as it
-    is. "neumann" is the series of `neumann` with step ``alpha``. Around our inner solver.
+    ``linear`` "cg" has a `known_fault` and is run as it is; "neumann" is the series of `neumann` with step
+    ``alpha``. Around our inner solver.
     """
 
     inner: InnerSolver = field(default_factory=GradientDescent)
@@ -32,6 +31,11 @@ class IMAMLBetty(Method):
         require(self.iterations >= 1, "iterations", self.iterations, "1 or more")
         require(self.alpha > 0, "alpha", self.alpha, "a positive number")
 
+    def known_fault(self) -> str | None:
+        if self.linear != "cg":
+            return None
+        return "betty-ml 0.2.1: CG's new direction is built from the old residual, its solution scaled twice"
+
     def __call__(self, bilevel: Bilevel) -> Estimate:
         from betty.hypergradient.cg import cg
         from betty.hypergradient.neumann import neumann
@@ -42,9 +46,8 @@ class IMAMLBetty(Method):
             neumann_iterations=self.iterations - 1,  # betty's count leaves out the first term
             neumann_alpha=self.alpha,
         )
-        rows, adapted = [], []
-        solution = self.inner(bilevel, bilevel.start).value
-        for found, task in zip(solution.detach(), each_task(bilevel), strict=True):
+        rows, solution = [], self.inner(bilevel, bilevel.start)
+        for found, task in zip(solution.value.detach(), each_task(bilevel), strict=True):
             phi = found.clone().requires_grad_()
             theta = task.start.clone().requires_grad_()
             (query,) = torch.autograd.grad(task.query(phi), phi)
@@ -59,5 +62,4 @@ class IMAMLBetty(Method):
             )
             upper = SimpleNamespace(trainable_parameters=lambda theta=theta: [theta])
             rows += {"cg": cg, "neumann": neumann}[self.linear]([query], lower, upper, False) or []
-            adapted.append(phi)
-        return gather(bilevel, rows, adapted, inner_hvps=self.iterations, outer_grads=1)
+        return around(bilevel, rows, solution, inner_hvps=self.iterations, outer_grads=1)

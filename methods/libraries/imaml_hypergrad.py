@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 from bench.api import Bilevel, Estimate, InnerSolver, Method, Target, require
 from bench.registry import register
 from methods.inner import GradientDescent
-from methods.libraries.per_task import each_task, gather
+from methods.libraries.per_task import around, each_task, no_functorch_warning
 
 
 @register("method", "imaml-hypergrad")
@@ -12,8 +12,8 @@ from methods.libraries.per_task import each_task, gather
 class IMAMLHypergrad(Method):
     """iMAML by the library `hypergrad` 0.0.1 (Hataya and Yamada 2023), task after task.
 
-    ``linear`` "cg" builds the new direction from the old residual: wrong from the second iteration on; it is
-    run as it is. "neumann" is the series of `neumann` with step ``step``. Around our inner solver.
+    ``linear`` "cg" has a `known_fault` and is run as it is; "neumann" is the series of `neumann` with step
+    ``step``. Around our inner solver.
     """
 
     inner: InnerSolver = field(default_factory=GradientDescent)
@@ -28,6 +28,11 @@ class IMAMLHypergrad(Method):
         require(self.iterations >= 1, "iterations", self.iterations, "1 or more")
         require(self.step > 0, "step", self.step, "a positive number")
 
+    def known_fault(self) -> str | None:
+        if self.linear != "cg":
+            return None
+        return "hypergrad 0.0.1: CG's new direction is built from the old residual"
+
     def __call__(self, bilevel: Bilevel) -> Estimate:
         from hypergrad.approx_hypergrad import conjugate_gradient, neumann
 
@@ -36,16 +41,15 @@ class IMAMLHypergrad(Method):
             "cg": (conjugate_gradient, self.iterations),
             "neumann": (neumann, self.iterations - 1),
         }[self.linear]
-        rows, adapted = [], []
-        solution = self.inner(bilevel, bilevel.start).value
-        for phi, task in zip(solution.detach(), each_task(bilevel), strict=True):
-            rows += solve(
-                lambda inner, outer, task=task: task.inner(inner[0], outer[0]),
-                lambda inner, outer, task=task: task.query(inner[0]) + 0 * outer[0].sum(),
-                (phi,),
-                (task.start,),
-                number,
-                self.step,
-            )
-            adapted.append(phi)
-        return gather(bilevel, rows, adapted, inner_hvps=self.iterations, outer_grads=1)
+        rows, solution = [], self.inner(bilevel, bilevel.start)
+        for phi, task in zip(solution.value.detach(), each_task(bilevel), strict=True):
+            with no_functorch_warning():
+                rows += solve(
+                    lambda inner, outer, task=task: task.inner(inner[0], outer[0]),
+                    lambda inner, outer, task=task: task.query(inner[0]) + 0 * outer[0].sum(),
+                    (phi,),
+                    (task.start,),
+                    number,
+                    self.step,
+                )
+        return around(bilevel, rows, solution, inner_hvps=self.iterations, outer_grads=1)

@@ -8,7 +8,7 @@ from torch import Tensor
 from bench.api import Bilevel, Estimate, InnerSolver, Method, Target, Vector, require
 from bench.registry import register
 from methods.inner import GradientDescent
-from methods.libraries.per_task import OneTask, each_task, gather
+from methods.libraries.per_task import OneTask, around, each_task, no_functorch_warning
 
 
 @register("method", "imaml-torchopt")
@@ -34,11 +34,12 @@ class IMAMLTorchOpt(Method):
 
         make = {"normal_cg": linear_solve.solve_normal_cg, "cg": linear_solve.solve_cg}[self.linear]
         solve = make(maxiter=self.iterations, atol=0.0, rtol=0.0)
-        phi, rows = self.inner(bilevel, bilevel.start).value, []
-        for found, task in zip(phi, each_task(bilevel), strict=True):
-            rows += _meta_grad(task, found, solve)
+        rows, solution = [], self.inner(bilevel, bilevel.start)
+        for found, task in zip(solution.value, each_task(bilevel), strict=True):
+            with no_functorch_warning():
+                rows += _meta_grad(task, found, solve)
         products = self.iterations * (2 if self.linear == "normal_cg" else 1)
-        return gather(bilevel, rows, list(phi), inner_hvps=products, outer_grads=1)
+        return around(bilevel, rows, solution, inner_hvps=products, outer_grads=1)
 
 
 def _meta_grad(task: OneTask, found: Vector, solve: Callable) -> tuple[Tensor, ...]:

@@ -65,6 +65,8 @@ def _compiled(problem: Problem, inner: GradientDescent, iterations: int | None, 
 
     def outer(theta, a, b, query_a, query_b):
         first = theta if iterations is None else jax.lax.stop_gradient(theta)
+        if iterations is None and inner.steps == 0:  # jaxopt's loop of no steps does not compile
+            return query(theta, query_a, query_b), theta
         adapted = solver.run(first, theta, a, b).params
         return query(adapted, query_a, query_b), adapted
 

@@ -1,4 +1,5 @@
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,11 +27,16 @@ class MAMLHigher(Method):
     """Exact MAML by the library `higher` (Grefenstette et al. 2019): a patched module, task after task.
 
     The unrolled graph of `MAML`, built by `higher.innerloop_ctx`. Exact with gradient descent and momentum.
-    With Adam, higher 0.2.1 misplaces epsilon and its meta-gradient is wrong by some per cent; it is run as
-    it is. Memory K times the activations of one task.
+    With Adam it has a `known_fault`. Memory K times the activations of one task.
     """
 
     inner: InnerSolver = field(default_factory=GradientDescent)
+    needs: ClassVar[tuple[str, ...]] = ("higher>=0.2.1",)
+
+    def known_fault(self) -> str | None:
+        if not isinstance(self.inner, Adam):
+            return None
+        return "higher 0.2.1 misplaces Adam's epsilon, in its steps and in their derivatives"
 
     def __call__(self, bilevel: Bilevel) -> Estimate:
         import higher

@@ -1,12 +1,14 @@
 """What the adapters share: one task as plain functions of a vector, and the estimate made of the tasks."""
 
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from bench.api import Bilevel, Estimate, Vector
+from bench.api import Bilevel, Estimate, Solution, Vector
 
 
 class Flat(nn.Module):
@@ -46,7 +48,19 @@ def each_task(bilevel: Bilevel) -> Iterator[OneTask]:
 
 def gather(bilevel: Bilevel, meta_grads: list[Tensor], adapted: list[Tensor], **calls: int) -> Estimate:
     """The estimate of the tasks' rows; ``calls`` are the oracle calls that the library made for each."""
-    bilevel.calls.add(**calls)
     phi = torch.stack([row.detach() for row in adapted])
-    meta_grad = torch.stack([row.detach() for row in meta_grads])
-    return Estimate(meta_grad, phi, torch.isfinite(phi).all(dim=1), {})
+    return around(bilevel, meta_grads, Solution(phi, torch.isfinite(phi).all(dim=1), {}), **calls)
+
+
+def around(bilevel: Bilevel, meta_grads: list[Tensor], inner: Solution, **calls: int) -> Estimate:
+    """The same around a solve by our own inner solver, which says itself whether it converged."""
+    bilevel.calls.add(**calls)
+    return Estimate(torch.stack([row.detach() for row in meta_grads]), *inner)
+
+
+@contextmanager
+def no_functorch_warning() -> Iterator[None]:
+    """Keep a warning to the library's authors about their use of torch away from its users' terminals."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "We've integrated functorch into PyTorch", FutureWarning)
+        yield

@@ -4,7 +4,7 @@ import torch
 
 from bench.api import LinearSolver, Matvec, Noise, Solution, Vectors, require
 from bench.registry import register
-from methods.linear.krylov import begin, finish
+from methods.linear.krylov import begin, curvature_along, finish
 
 
 @register("linear", "fixed_point")
@@ -33,13 +33,18 @@ class FixedPoint(LinearSolver):
         b = rhs / size
         scale, norm = torch.linalg.vector_norm(b, dim=1), torch.linalg.vector_norm(r, dim=1)
         curvature, iterations = torch.full_like(scale, torch.inf), torch.zeros_like(scale)
+        largest = torch.zeros_like(scale)
         for _ in range(self.iterations):
             active = norm > self.tolerance * scale
             if not active.any():
                 break
             x = torch.where(active[:, None], x + self.step * r, x)
             new = torch.where(active[:, None], b - matvec(x), r)
-            seen = (r * (r - new)).sum(dim=1) / (self.step * torch.where(active, norm, 1).square())
+            # r is computed anew, with the rounding of b and of A x; ||A|| is at least the ``largest`` seen.
+            terms = scale + norm + largest * torch.linalg.vector_norm(x, dim=1)
+            rounding = 4 * torch.finfo(r.dtype).eps * terms
+            seen = curvature_along(r, r - new, norm, rounding, self.step)
+            largest = torch.where(seen < torch.inf, torch.maximum(largest, seen), largest)
             curvature = torch.where(active, torch.minimum(curvature, seen), curvature)
             r, norm = new, torch.linalg.vector_norm(new, dim=1)
             iterations = iterations + active

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from bench.api import LinearSolver, Matvec, Noise, Solution, Vectors, require
 from bench.registry import register
-from methods.linear.krylov import begin, finish
+from methods.linear.krylov import begin, finish, judge, scale_of
 from methods.preconditioner.sketch import decline_half
 
 
@@ -18,7 +18,8 @@ class GMRES(LinearSolver):
     x = start + V y, y the least squares solution of ||r_0|| e_1 = H y; no restarts. The basis is
     orthogonalised twice, so that it holds where the Lanczos recurrence of `Minres` loses it; the price is
     T P ``iterations`` numbers of memory. A may be indefinite. Exact once ``iterations`` (the dimension,
-    at most P) reaches the number of distinct eigenvalues. One product an iteration, one more for a start.
+    at most P) reaches the number of distinct eigenvalues. One product an iteration, one more for a start and
+    one for the true residual, which judges a positive tolerance; with 0 that of the rotations is reported.
     """
 
     krylov: ClassVar[bool] = True
@@ -39,13 +40,15 @@ class GMRES(LinearSolver):
         m = min(self.iterations, rhs.shape[1])
         V = rhs.new_zeros(len(rhs), rhs.shape[1], m + 1)
         R, g = torch.eye(m).to(rhs).repeat(len(rhs), 1, 1), rhs.new_zeros(len(rhs), m)
-        rotations: list[tuple[Tensor, Tensor]] = []
+        rotations, size_w = list[tuple[Tensor, Tensor]](), torch.ones_like(g)
         active, iterations = residual > self.tolerance * scale, torch.zeros_like(residual)
         V[:, :, 0] = r.nan_to_num() / torch.where(residual > 0, residual, 1)[:, None]
         for j in range(m):
             if not active.any():
                 break
             w = matvec(V[:, :, j])
+            size_w[:, j] = scale_of(w)  # of column j of R: squares stay in range
+            w = w / size_w[:, j, None]
             length, h = torch.linalg.vector_norm(w, dim=1), torch.zeros_like(V[:, 0])
             for _ in range(2):
                 overlap = V.mT @ w.unsqueeze(-1)
@@ -57,7 +60,7 @@ class GMRES(LinearSolver):
             for i, (c, s) in enumerate(rotations):
                 h[:, i], h[:, i + 1] = c * h[:, i] + s * h[:, i + 1], c * h[:, i + 1] - s * h[:, i]
             radius = torch.hypot(h[:, j], beta)
-            active = active & (radius > 0)
+            active = active & (radius != 0)  # NaN goes on, into y and the residual
             divisor = torch.where(active, radius, 1)
             c, s = h[:, j] / divisor, beta / divisor
             rotations.append((c, s))
@@ -67,11 +70,10 @@ class GMRES(LinearSolver):
             residual = torch.where(active, -s * residual, residual)
             iterations = iterations + active
             active = active & grows & (residual.abs() > self.tolerance * scale)
-        residual = residual.abs()
-        y = torch.linalg.solve_triangular(R, g.unsqueeze(-1), upper=True)
-        met = residual <= self.tolerance * scale if self.tolerance > 0 else torch.isfinite(residual)
-        stats = {"residual": residual / torch.where(scale > 0, scale, 1), "iterations": iterations}
-        return finish(size, x + (V[:, :, :m] @ y).squeeze(-1), met, stats)
+        y = torch.linalg.solve_triangular(R, g.unsqueeze(-1), upper=True) / size_w.unsqueeze(-1)
+        x = x + (V[:, :, :m] @ y).squeeze(-1)
+        met, residual = judge(matvec, rhs / size, x, residual.abs(), self.tolerance, iterations)
+        return finish(size, x, met, {"residual": residual, "iterations": iterations})
 
     def products(self, n_params: int) -> int | None:
         return min(self.iterations, n_params) if self.tolerance == 0 else None

@@ -1,4 +1,4 @@
-"""What the iterative solvers share: the scaled start, the final `Solution`, the conjugate gradient loop."""
+"""What the solvers share: units, the scaled start, the verdict, the final `Solution`."""
 
 from typing import Any
 
@@ -6,6 +6,31 @@ import torch
 from torch import Tensor
 
 from bench.api import Matvec, PerTask, Solution, Vectors
+
+
+def scale_of(v: Vectors) -> PerTask:
+    """The largest power of two up to v's largest entry; a half where that is 0 or not finite.
+
+    Divided by it, v has squares that neither overflow nor underflow, and nothing is rounded.
+    """
+    largest = torch.linalg.vector_norm(v, torch.inf, dim=1)
+    exponent = torch.frexp(largest.float() if v.dtype.itemsize < 4 else largest).exponent
+    return torch.ldexp(torch.full_like(largest, 0.5), exponent)
+
+
+def curvature_along(
+    v: Vectors, Av: Vectors, norm: PerTask, rounding: PerTask | float, step: float = 1.0
+) -> PerTask:
+    """v'Av / (step ||v||^2), ``norm`` = ||v||; infinite where underflow or ``rounding`` may make it up.
+
+    ``rounding`` is that of Av. Half precision has no room for the squares: they are taken in single.
+    """
+    if v.dtype in (torch.float16, torch.bfloat16):
+        return curvature_along(v.float(), Av.float(), norm.float(), rounding, step).to(v.dtype)
+    limits, square = torch.finfo(v.dtype), norm.square()
+    seen = (v * Av).sum(dim=1) / (step * square)
+    unseen = (square <= limits.tiny / limits.eps) | (step * seen.abs() * norm <= rounding)
+    return torch.where(unseen, torch.inf, seen)
 
 
 def begin(matvec: Matvec, rhs: Vectors, start: Vectors | None) -> tuple[Tensor, Vectors, Vectors]:
@@ -22,47 +47,22 @@ def begin(matvec: Matvec, rhs: Vectors, start: Vectors | None) -> tuple[Tensor, 
     return size, x, rhs / size - matvec(x)
 
 
+def judge(
+    matvec: Matvec, b: Vectors, x: Vectors, norm: PerTask, tolerance: float, iterations: PerTask
+) -> tuple[PerTask, PerTask]:
+    """Whether ||b - A x|| is small enough, and its ratio to ||b||; ``norm`` is what the recurrence claims.
+
+    Rounding parts the claim from the truth, so that a positive tolerance costs one more product. A tolerance
+    of 0 asks only that the claim is not above ||b||: the iteration has not diverged.
+    """
+    scale = torch.linalg.vector_norm(b, dim=1)
+    if tolerance > 0 and iterations.any():  # before the first iteration the claim is the truth
+        norm = torch.linalg.vector_norm(b - matvec(x), dim=1)
+    met = norm <= (tolerance * scale if tolerance > 0 else scale)
+    return met, norm / torch.where(scale > 0, scale, 1)
+
+
 def finish(size: Tensor, x: Vectors, met: PerTask, stats: dict[str, Any]) -> Solution:
     """Back to the scale of rhs. Infinite or undefined right-hand sides come back as NaN, not as 0."""
     x = torch.where(torch.isfinite(size), x * size, torch.nan)
     return Solution(x, met & torch.isfinite(x).all(dim=1), stats)
-
-
-def conjugate_gradient(
-    matvec: Matvec,
-    rhs: Vectors,
-    start: Vectors | None,
-    iterations: int,
-    tolerance: float,
-    precondition: Matvec | None = None,
-) -> Solution:
-    """See `ConjugateGradient`; with z = M^-1 r in the inner products if ``precondition`` is given."""
-    size, x, r = begin(matvec, rhs, start)
-    z = r if precondition is None else precondition(r)
-    p = z
-    bb, rr, rz = (rhs / size).square().sum(dim=1), (r * r).sum(dim=1), (r * z).sum(dim=1)
-    goal = tolerance**2 * bb
-    curvature = torch.full_like(rr, torch.inf)
-    taken = torch.zeros_like(rr)
-    for _ in range(iterations):
-        active = rr > goal  # a zero residual is never active
-        if not active.any():
-            break
-        Ap = matvec(p)
-        pAp = (p * Ap).sum(dim=1)
-        active = active & (pAp != 0)
-        curvature = torch.where(active, torch.minimum(curvature, pAp / (p * p).sum(dim=1)), curvature)
-        alpha = torch.where(active, rz / torch.where(active, pAp, 1), 0)
-        x = x + alpha[:, None] * p
-        r = r - alpha[:, None] * Ap
-        z = r if precondition is None else precondition(r)
-        new_rz = (r * z).sum(dim=1)
-        beta = torch.where(active, new_rz / torch.where(active, rz, 1), 0)
-        p = torch.where(active[:, None], z + beta[:, None] * p, p)
-        rz = torch.where(active, new_rz, rz)
-        rr = torch.where(active, (r * r).sum(dim=1), rr)
-        taken = taken + active
-    met = rr <= goal if tolerance > 0 else (curvature > 0) | (rr == 0)
-    residual = (rr / torch.where(bb > 0, bb, 1)).sqrt()
-    stats = {"residual": residual, "iterations": taken, "smallest_curvature": curvature}
-    return finish(size, x, met, stats)

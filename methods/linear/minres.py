@@ -5,7 +5,7 @@ import torch
 
 from bench.api import LinearSolver, Matvec, Noise, Solution, Vectors, require
 from bench.registry import register
-from methods.linear.krylov import begin, finish
+from methods.linear.krylov import begin, finish, scale_of
 
 
 @register("linear", "minres")
@@ -37,29 +37,32 @@ class Minres(LinearSolver):
         v, v_old, d, d_old = r / torch.where(phi > 0, phi, 1), *(torch.zeros_like(x) for _ in range(3))
         beta, s, s_old, iterations = (torch.zeros_like(phi) for _ in range(4))
         c, c_old = torch.ones_like(phi), torch.ones_like(phi)
-        curvature = torch.full_like(phi, torch.inf)
-        for _ in range(self.iterations):
+        curvature, size_A = torch.full_like(phi, torch.inf), torch.ones_like(phi)
+        for i in range(self.iterations):
             active = phi.abs() > self.tolerance * scale
             if not active.any():
                 break
-            w = matvec(v) - beta * v_old
+            w = matvec(v)
+            if i == 0:
+                size_A = scale_of(w)[:, None]  # recurrences of A / size_A: squares stay in range
+            w = w / size_A - beta * v_old
             alpha = (v * w).sum(dim=1, keepdim=True)
             w = w - alpha * v
             new_beta = torch.linalg.vector_norm(w, dim=1, keepdim=True)
             # The new column of the tridiagonal matrix after the last two rotations, then its own rotation.
             epsilon, delta, gamma = s_old * beta, c * c_old * beta + s * alpha, c * alpha - s * c_old * beta
             size_of_column = torch.hypot(gamma, new_beta)
-            active = active & (size_of_column > 0)
-            curvature = torch.where(active, torch.minimum(curvature, alpha), curvature)
+            active = active & (size_of_column != 0)  # NaN goes on, into x
+            curvature = torch.where(active, torch.minimum(curvature, alpha * size_A), curvature)
             divisor = torch.where(active, size_of_column, 1)
             d, d_old = (v - delta * d - epsilon * d_old) / divisor, d
             c, c_old, s, s_old = gamma / divisor, c, new_beta / divisor, s
-            x = torch.where(active, x + c * phi * d, x)
+            x = torch.where(active, x + c * phi / size_A * d, x)
             phi = torch.where(active, -s * phi, phi)
             v, v_old, beta = w / torch.where(new_beta > 0, new_beta, 1), v, new_beta
             iterations = iterations + active
         norm, scale = torch.linalg.vector_norm(b - matvec(x), dim=1), scale[:, 0]
-        met = norm <= self.tolerance * scale if self.tolerance > 0 else torch.isfinite(norm)
+        met = norm <= (self.tolerance * scale if self.tolerance > 0 else scale)  # above scale: diverged
         residual = norm / torch.where(scale > 0, scale, 1)
         stats = {"residual": residual, "iterations": iterations[:, 0], "smallest_curvature": curvature[:, 0]}
         return finish(size, x, met, stats)

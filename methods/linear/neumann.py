@@ -4,7 +4,7 @@ import torch
 
 from bench.api import LinearSolver, Matvec, Noise, Solution, Vectors, require
 from bench.registry import register
-from methods.linear.krylov import begin, finish
+from methods.linear.krylov import begin, curvature_along, finish, judge
 
 
 @register("linear", "neumann")
@@ -12,8 +12,9 @@ from methods.linear.krylov import begin, finish
 class Neumann(LinearSolver):
     """Truncated Neumann series (Lorraine et al. 2020): x = step * sum_{j<n} (I - step A)^j rhs.
 
-    One product an iteration: v_{j+1} = v_j - step A v_j, and rhs - A x = v_n, so the last product gives the
-    exact residual. The error falls by max |1 - step eigenvalue| an iteration; diverges for step >= 2 / L.
+    One product an iteration: v_{j+1} = v_j - step A v_j, and rhs - A x = v_n up to rounding: the residual.
+    A positive tolerance is judged on rhs - A x itself, by one more product. The error falls by max
+    |1 - step eigenvalue| an iteration; diverges for step >= 2 / L.
     """
 
     iterations: int = 10
@@ -37,16 +38,15 @@ class Neumann(LinearSolver):
             if not active.any():
                 break
             Av = matvec(v)
-            seen = (v * Av).sum(dim=1) / torch.where(active, norm, 1).square()
+            seen = curvature_along(v, Av, norm, torch.finfo(v.dtype).tiny)
             curvature = torch.where(active, torch.minimum(curvature, seen), curvature)
             x = torch.where(active[:, None], x + self.step * v, x)
             v = torch.where(active[:, None], v - self.step * Av, v)
             norm = torch.linalg.vector_norm(v, dim=1)
             iterations = iterations + active
-        # A residual above the right-hand side means that the series diverges: step is too long.
-        positive = (curvature > 0) & (norm <= scale)
-        met = norm <= self.tolerance * scale if self.tolerance > 0 else positive
-        residual = norm / torch.where(scale > 0, scale, 1)
+        met, residual = judge(matvec, rhs / size, x, norm, self.tolerance, iterations)
+        if self.tolerance == 0:
+            met = met & (curvature > 0)
         stats = {"residual": residual, "iterations": iterations, "smallest_curvature": curvature}
         return finish(size, x, met, stats)
 

@@ -5,6 +5,7 @@ import torch
 
 from bench.api import LinearSolver, Matvec, Noise, Solution, Vectors, require
 from bench.registry import register
+from methods.linear.krylov import finish, scale_of
 from methods.preconditioner.sketch import decline_half, drawn, gaussian, sketch
 
 
@@ -42,16 +43,16 @@ class Nystrom(LinearSolver):
         else:
             chosen = drawn(noise, 0, rhs).argsort(dim=1)[:, :rank]
             omega = torch.nn.functional.one_hot(chosen, rhs.shape[1]).to(rhs).mT
+        scale = scale_of(rhs)[:, None]
+        b = rhs / scale
         Z, lam = sketch(matvec, omega, self.rho)
-        inside, info = torch.linalg.solve_ex(
-            self.rho * torch.diag_embed(lam) + Z.mT @ Z, Z.mT @ rhs[..., None]
-        )
-        x = (rhs - (Z @ inside).squeeze(-1)) / self.rho
-        norm = torch.linalg.vector_norm(rhs, dim=1)
-        residual = torch.linalg.vector_norm(rhs - matvec(x), dim=1) / torch.where(norm > 0, norm, 1)
+        inside, info = torch.linalg.solve_ex(self.rho * torch.diag_embed(lam) + Z.mT @ Z, Z.mT @ b[..., None])
+        x = (b - (Z @ inside).squeeze(-1)) / self.rho
+        norm = torch.linalg.vector_norm(b, dim=1)
+        residual = torch.linalg.vector_norm(b - matvec(x), dim=1) / torch.where(norm > 0, norm, 1)
         stats = {"residual": residual, "iterations": torch.full_like(norm, rank)}
         met = residual <= self.tolerance if self.tolerance > 0 else torch.isfinite(residual)
-        return Solution(x, (info == 0) & met, stats)
+        return finish(scale, x, (info == 0) & met, stats)
 
     def products(self, n_params: int) -> int | None:
         return min(self.rank, n_params) + 1

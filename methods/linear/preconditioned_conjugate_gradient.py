@@ -3,7 +3,8 @@ from typing import ClassVar
 
 from bench.api import LinearSolver, Matvec, Noise, Preconditioner, Solution, Vectors, require
 from bench.registry import register
-from methods.linear.krylov import conjugate_gradient
+from methods.linear.conjugate_gradient import conjugate_gradient
+from methods.linear.krylov import scale_of
 from methods.preconditioner import Diagonal
 
 
@@ -31,7 +32,11 @@ class PreconditionedConjugateGradient(LinearSolver):
         self, matvec: Matvec, rhs: Vectors, start: Vectors | None = None, noise: Noise | None = None
     ) -> Solution:
         precondition = self.preconditioner(matvec, rhs, noise)
-        return conjugate_gradient(matvec, rhs, start, self.iterations, self.tolerance, precondition)
+        # The scale of M drops out of the equations; in these units of M^-1, p'p stays in range.
+        size = scale_of(precondition(rhs / scale_of(rhs)[:, None]))[:, None]
+        return conjugate_gradient(
+            matvec, rhs, start, self.iterations, self.tolerance, lambda r: precondition(r) / size
+        )
 
     def products(self, n_params: int) -> int | None:
         if self.tolerance > 0:

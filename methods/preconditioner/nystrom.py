@@ -30,6 +30,7 @@ class NystromPreconditioner(Preconditioner):
         decline_half(like)
         omega = gaussian(noise, like, self.products(like.shape[1]))
         Z, lam = sketch(matvec, omega, self.rho)
+        Z = Z.nan_to_num()  # M = I for a task with a product that is not finite: the solver will meet it
         positive = lam > 0
         root = torch.where(positive, lam, 1).rsqrt()
         U, sigma, _ = torch.linalg.svd(

@@ -24,13 +24,17 @@ def sketch(matvec: Matvec, omega: Tensor, rho: float) -> tuple[Tensor, Tensor]:
     """Z [T, P, k] and lam [T, k] with (A - rho I) ~ Z diag(1 / lam) Z': Nystrom's Y (Omega' Y)^+ Y'.
 
     Y = (A - rho I) Omega takes k products. Directions that Omega' Y lacks up to rounding get Z = 0, lam = 1.
+    Z is NaN for a task with a product that is not finite: eigh would end the whole batch on it.
     """
     Y = torch.stack([matvec(column) - rho * column for column in omega.unbind(dim=-1)], dim=-1)
     core = omega.mT @ Y
+    lost = ~(torch.isfinite(Y).all(dim=1) & torch.isfinite(core).all(dim=1)).all(dim=1)[:, None, None]
+    core = torch.where(lost, 0, core)
     lam, Q = torch.linalg.eigh((core + core.mT) / 2)
     size = lam.abs().amax(dim=1, keepdim=True)
     kept = lam.abs() > 10 * lam.shape[1] * torch.finfo(lam.dtype).eps * size
-    return torch.where(kept[:, None], Y @ Q, 0), torch.where(kept, lam, 1)
+    Z = torch.where(kept[:, None], Y @ Q, 0)
+    return torch.where(lost, torch.nan, Z), torch.where(kept, lam, 1)
 
 
 def decline_half(like: Vectors) -> None:
