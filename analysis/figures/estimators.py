@@ -15,6 +15,7 @@ from analysis.metrics import ERRORS, RELATIVE, TENSOR_BYTES, Metric
 
 ROW = 2.35  # inches of height of a row of panels
 HANDLE = 0.25  # inches of a marker in the legend
+ROUNDS = 80  # of moving labels apart; without a number it is a second, and the clock decides where they are
 TIE = 0.8  # an error above this share of another's counts as no smaller
 
 
@@ -116,8 +117,14 @@ def _figure(
     figure.draw_without_rendering()  # the layout settles first: labels are placed in inches
     for panel, labels in texts:
         if labels:
-            arrows = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.4}
-            adjust_text(labels, ax=panel, arrowprops=arrows, expand=(1.35, 1.5), ensure_inside_axes=True)
+            adjust_text(
+                labels,
+                ax=panel,
+                arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.4},
+                expand=(1.35, 1.5),
+                ensure_inside_axes=True,
+                iter_lim=ROUNDS,
+            )
     return figure
 
 
