@@ -25,14 +25,7 @@ def per_method(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Figure]:
         for i, problem in enumerate(problems):
             for j, metric in enumerate(metrics):
                 here = frame[frame["problem"] == problem]
-                _dots(axes[i, j], here, metric, looks, ticks)
-                if text := grid.remark(here, metric):
-                    panels.note(
-                        axes[i, j],
-                        textwrap.fill(text, letters + 6),
-                        bool(here[metric.column].isna().all()),
-                        "x",
-                    )
+                _dots(axes[i, j], here, metric, looks, ticks, letters)
                 axes[i, j].set_yticks(range(len(looks)), list(looks) if j == 0 else [""] * len(looks))
                 axes[i, j].set_xlabel(textwrap.fill(metric.title.replace("\n", " "), letters))
             panels.title(axes[i, 0], problem, 40, loc="left")
@@ -41,7 +34,9 @@ def per_method(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Figure]:
     return figures
 
 
-def _dots(axes: Axes, frame: pd.DataFrame, metric: Metric, looks: dict[str, Style], ticks: int) -> None:
+def _dots(
+    axes: Axes, frame: pd.DataFrame, metric: Metric, looks: dict[str, Style], ticks: int, letters: int
+) -> None:
     points = stats.summarise(frame, ["method"], metric)
     scale = scales.for_methods(axes, "x", points, metric, ticks)
     places = {name: i for i, name in enumerate(looks)}
@@ -56,3 +51,5 @@ def _dots(axes: Axes, frame: pd.DataFrame, metric: Metric, looks: dict[str, Styl
         table.failures(frame, ["method"]).groupby("method", as_index=False)["n"].sum().iterrows()
     ):
         panels.cross(axes, (1.02, places[failed["method"]]), axes.get_yaxis_transform(), int(failed["n"]))
+    if text := grid.remark(frame, metric, letters + 6):
+        panels.note(axes, text, empty=points.empty, which="x")

@@ -96,8 +96,11 @@ def coinciding(curves: dict[str, pd.Series]) -> list[list[str]]:
     return groups
 
 
-def remark(frame: pd.DataFrame, metric: Metric) -> str:
-    """Why a panel is empty, or which part of its values could not be had; "" if all is there."""
+def remark(frame: pd.DataFrame, metric: Metric, width: int = 56) -> str:
+    """Why a panel is empty, or which part of its values could not be had; "" if all is there.
+
+    Wrapped to ``width`` characters, the reason of an empty panel, which stands inside it, to 34 at most.
+    """
     ok = frame[frame["status"] == "ok"]
     if ok.empty:
         return "no cell ended well"
@@ -107,14 +110,15 @@ def remark(frame: pd.DataFrame, metric: Metric) -> str:
     if not value.notna().any():
         if why.empty:
             return "not measured"
-        return textwrap.fill(f"no {what}: {reasons.kinds(why)[0].example}", 34, max_lines=4, placeholder=" …")
+        example = reasons.kinds(why)[0].example
+        return textwrap.fill(f"no {what}: {example}", min(width, 34), max_lines=4, placeholder=" …")
     if why.empty:
         return ""
     known = value.notna().groupby(ok["method"], observed=True).any()
     without = style.ordered(known.index[~known])
     if not value[~ok["method"].isin(without)].isna().any():
         named = "; ".join(without) if len(without) <= 3 else f"{len(without)} methods"
-        return textwrap.fill(f"no {what}: {named}", 56)
+        return textwrap.fill(f"no {what}: {named}", width)
     share = len(why) / (len(why) + value.notna().sum())
     part = f"{share:.0%}" if share >= 0.01 else "under 1%"
     return f"no {what} for {part} of the {'tasks' if metric.per_task else 'cells'}"

@@ -116,7 +116,7 @@ LINEAR_SOLVERS = [
     LinearCase("conjugate_gradient", {"iterations": 100, "tolerance": 1e-13}, (1e-12, 1e-10)),
     LinearCase("conjugate_gradient", {"iterations": 3}),
     LinearCase("conjugate_gradient", {"iterations": 3, "tolerance": 1e-3}),
-    LinearCase("neumann", {"iterations": 1000, "step": 1.0}, (1e-12, 0.4)),
+    LinearCase("neumann", {"iterations": 2000, "step": 1.0}, (1e-12, 0.3)),
     LinearCase("neumann", {"iterations": 400, "step": 1.0, "tolerance": 1e-13}, (1e-11, 1.0)),
     LinearCase("neumann"),
     LinearCase("dense", {}, (1e-13, 1e-11)),
@@ -129,7 +129,7 @@ LINEAR_SOLVERS = [
         "preconditioned_conjugate_gradient", {"iterations": 60, "tolerance": 1e-12, "preconditioner": LOW}
     ),
     LinearCase("fixed_point"),
-    LinearCase("fixed_point", {"iterations": 1000, "step": 1.0}, (1e-12, 0.4)),
+    LinearCase("fixed_point", {"iterations": 2000, "step": 1.0}, (1e-12, 0.3)),
     LinearCase("minres", {"iterations": 30}, (1e-12, 1e-9)),
     LinearCase("minres", {"iterations": 3, "tolerance": 1e-3}),
     LinearCase("gmres", {"iterations": 12}, (1e-12, 1e-11)),

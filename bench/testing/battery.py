@@ -13,10 +13,6 @@ from bench.registry import build, describe
 P = ParamSpec("P")
 
 
-def relative_error(got: Tensor, wanted: Tensor) -> float:
-    return ((got - wanted).norm() / wanted.norm().clamp_min(1e-300)).item()
-
-
 @dataclass(frozen=True)
 class Check:
     """One property of one plugin. ``detail`` says what was seen."""
@@ -53,11 +49,6 @@ class Battery:
         self._accurate.append(kept)
         self.may_be_spoilt(name, kept, detail)
 
-    def promised_close(self, name: str, got: Tensor, wanted: Tensor, tolerance: float) -> None:
-        """As `close`, of an accuracy that the plugin promises."""
-        error = relative_error(got, wanted)
-        self.promised(name, error <= tolerance, f"relative error {error:.1e}, allowed {tolerance:.0e}")
-
     def fault_shows(self) -> None:
         """To be called at the end: fails where every promise was kept in spite of the known fault."""
         if self.fault is not None and self._accurate:
@@ -77,11 +68,17 @@ class Battery:
             self.add(name, False, f"{type(error).__name__}: {error}")
 
     def close(
-        self, name: str, got: Tensor, wanted: Tensor, tolerance: float, may_be_spoilt: bool = False
+        self,
+        name: str,
+        got: Tensor,
+        wanted: Tensor,
+        tolerance: float,
+        add: Callable[[str, bool, str], None] | None = None,
     ) -> None:
-        error = relative_error(got, wanted)
-        add = self.may_be_spoilt if may_be_spoilt else self.add
-        add(name, error <= tolerance, f"relative error {error:.1e}, allowed {tolerance:.0e}")
+        """A check that two tensors agree, of the kind ``add``: `add`, `may_be_spoilt` or `promised`."""
+        error = ((got - wanted).norm() / wanted.norm().clamp_min(1e-300)).item()
+        detail = f"relative error {error:.1e}, allowed {tolerance:.0e}"
+        (add or self.add)(name, error <= tolerance, detail)
 
     def construct(self, kind: str, plugin: Any) -> Any:
         built = self.attempt(

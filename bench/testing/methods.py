@@ -113,7 +113,7 @@ def _check_adapted(run: Battery, method: Method, first: Estimate) -> None:
     solution = run.attempt("its inner solver runs", lambda: inner(bilevel, bilevel.start))
     if solution is not None:
         moved = first.adapted - bilevel.start, solution.value - bilevel.start
-        run.close("adapted is what its inner solver returns", *moved, ADAPTED, may_be_spoilt=True)
+        run.close("adapted is what its inner solver returns", *moved, ADAPTED, run.may_be_spoilt)
 
 
 def _check_converged(run: Battery, method: Method, first: Estimate) -> None:
@@ -231,7 +231,7 @@ def _check_limit(run: Battery, method: Method, limit: Target) -> None:
     ended = run.attempt(name, lambda: _ended(method)(regression()))
     if ended is not None:
         wanted = _reference(regression(), method, limit).value
-        run.promised_close(name, ended.meta_grad, wanted, LIMIT)
+        run.close(name, ended.meta_grad, wanted, LIMIT, run.promised)
 
 
 def _ended(method: Method) -> Method:
@@ -276,7 +276,7 @@ def _check_promise(run: Battery, method: Method, promise: Target, also_on: Seque
             continue
         reference = _reference(bilevel, method, promise)
         run.add(f"{name}: reference exists", not reference.missing, str(reference.missing or reference.how))
-        run.promised_close(name, got, reference.value, TOLERANCE[promise])
+        run.close(name, got, reference.value, TOLERANCE[promise], run.promised)
 
 
 def inner_of(method: Method) -> InnerSolver:

@@ -4,7 +4,7 @@ import torch
 
 from bench.api import Bilevel, InnerSolver, Solution, Vectors, require
 from bench.registry import register
-from methods.inner.at_rest import at_rest
+from methods.inner.goal import goal
 from methods.inner.line_search import backtrack
 
 
@@ -17,7 +17,7 @@ class Armijo(InnerSolver):
     ``learning_rate`` in the first step, then twice the last accepted t of the task.
     Exact in the limit: converges to a stationary point of smooth G, linearly where G is strongly convex.
     A task stops at |grad G| <= tolerance |grad G(start)|, its promise, at a start where grad G is rounding
-    (`at_rest`), or where no t is accepted. A step costs one gradient and one value per trial t. Not
+    (`goal`), or where no t is accepted. A step costs one gradient and one value per trial t. Not
     differentiable.
     """
 
@@ -34,9 +34,9 @@ class Armijo(InnerSolver):
 
     def __call__(self, bilevel: Bilevel, start: Vectors) -> Solution:
         phi, value, grad = start, bilevel.inner_value(start), bilevel.inner_grad(start)
-        first = norm = torch.linalg.vector_norm(grad, dim=1)
-        rest = at_rest(bilevel, start, grad)
-        active = ~rest & (norm > self.tolerance * first)
+        norm = torch.linalg.vector_norm(grad, dim=1)
+        enough = goal(bilevel, start, grad, self.tolerance)
+        active = norm > enough
         failures = torch.zeros_like(value)
         t = torch.full_like(value, self.learning_rate)
         for _ in range(self.steps):
@@ -48,5 +48,5 @@ class Armijo(InnerSolver):
             failures += active & ~accepted
             grad = bilevel.inner_grad(phi)
             norm = torch.linalg.vector_norm(grad, dim=1)
-            active = accepted & (norm > self.tolerance * first)
-        return Solution(phi, rest | (norm <= self.tolerance * first), {"line_search_failures": failures})
+            active = accepted & (norm > enough)
+        return Solution(phi, norm <= enough, {"line_search_failures": failures})

@@ -4,7 +4,7 @@ import torch
 
 from bench.api import Bilevel, InnerSolver, LinearSolver, Solution, Vectors, require
 from bench.registry import register
-from methods.inner.at_rest import at_rest
+from methods.inner.goal import goal
 from methods.inner.line_search import backtrack
 from methods.linear.conjugate_gradient import ConjugateGradient
 
@@ -17,7 +17,7 @@ class HessianFree(InnerSolver):
     d from Hessian d = -grad by a few CG iterations, the negative gradient where that is no descent
     direction; phi <- phi + t d with t halved from 1 until G decreases by 1e-4 t grad'd (Armijo).
     A task stops at |grad G| <= tolerance |grad G(start)|, its promise, at a start where grad G is rounding
-    (`at_rest`), or where no t is accepted. Not differentiable: the line search is a sequence of comparisons.
+    (`goal`), or where no t is accepted. Not differentiable: the line search is a sequence of comparisons.
     A step costs one gradient, the products of the linear solver and one value per trial t.
     """
 
@@ -34,9 +34,9 @@ class HessianFree(InnerSolver):
     def __call__(self, bilevel: Bilevel, start: Vectors) -> Solution:
         phi, value = start, bilevel.inner_value(start)
         grad = bilevel.inner_grad(start)
-        first = norm = torch.linalg.vector_norm(grad, dim=1)
-        rest = at_rest(bilevel, start, grad)
-        active = ~rest & (norm > self.tolerance * first)
+        norm = torch.linalg.vector_norm(grad, dim=1)
+        enough = goal(bilevel, start, grad, self.tolerance)
+        active = norm > enough
         failures = torch.zeros_like(value)
         for _ in range(self.steps):
             if not active.any():
@@ -51,5 +51,5 @@ class HessianFree(InnerSolver):
             phi, value, accepted, _ = backtrack(bilevel, phi, value, direction, slope, active, self.halvings)
             failures += active & ~accepted
             norm = torch.linalg.vector_norm(bilevel.inner_grad(phi), dim=1)
-            active = accepted & (norm > self.tolerance * first)
-        return Solution(phi, rest | (norm <= self.tolerance * first), {"line_search_failures": failures})
+            active = accepted & (norm > enough)
+        return Solution(phi, norm <= enough, {"line_search_failures": failures})

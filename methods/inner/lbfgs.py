@@ -4,7 +4,7 @@ import torch
 
 from bench.api import Bilevel, InnerSolver, Matvec, Solution, Vectors, require
 from bench.registry import register
-from methods.inner.at_rest import at_rest
+from methods.inner.goal import goal
 from methods.inner.line_search import backtrack
 from methods.inner.quasi_newton import Inverse
 
@@ -18,7 +18,7 @@ class LBFGS(InnerSolver):
     the gradient, on gamma I with gamma = s'y / y'y of the newest kept pair (1 / |grad| before any). A task
     skips a pair with s'y <= 1e-10 |s| |y|, and takes the negative gradient where there is no descent.
     A task stops at |grad G| <= tolerance |grad G(start)|, its promise, at a start where grad G is rounding
-    (`at_rest`), or where no t is accepted. A step costs one gradient and one value per trial t, no Hessian
+    (`goal`), or where no t is accepted. A step costs one gradient and one value per trial t, no Hessian
     products. Not differentiable.
     """
 
@@ -39,11 +39,12 @@ class LBFGS(InnerSolver):
     def minimise(self, bilevel: Bilevel, start: Vectors) -> tuple[Solution, Matvec]:
         """The solution, and the map v -> B^-1 v of every task at it."""
         phi, value, grad = start, bilevel.inner_value(start), bilevel.inner_grad(start)
-        first = norm = torch.linalg.vector_norm(grad, dim=1)
-        rest = at_rest(bilevel, start, grad)
-        active = ~rest & (norm > self.tolerance * first)
+        norm = torch.linalg.vector_norm(grad, dim=1)
+        enough = goal(bilevel, start, grad, self.tolerance)
+        active = norm > enough
         failures = torch.zeros_like(value)
-        inverse = Inverse.scaled(self.history, 1 / torch.where(~rest & (norm > 0), norm, 1)[:, None], start)
+        usable = torch.isfinite(enough) & (norm > 0)
+        inverse = Inverse.scaled(self.history, 1 / torch.where(usable, norm, 1)[:, None], start)
         for _ in range(self.steps):
             if not active.any():
                 break
@@ -58,6 +59,5 @@ class LBFGS(InnerSolver):
             grad = bilevel.inner_grad(phi)
             inverse = inverse.updated(phi - old, grad - old_grad)
             norm = torch.linalg.vector_norm(grad, dim=1)
-            active = accepted & (norm > self.tolerance * first)
-        met = rest | (norm <= self.tolerance * first)
-        return Solution(phi, met, {"line_search_failures": failures}), inverse
+            active = accepted & (norm > enough)
+        return Solution(phi, norm <= enough, {"line_search_failures": failures}), inverse

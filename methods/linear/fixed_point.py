@@ -4,7 +4,7 @@ import torch
 
 from bench.api import LinearSolver, Matvec, Noise, Solution, Vectors, require
 from bench.registry import register
-from methods.linear.krylov import begin, curvature_along, finish
+from methods.linear.krylov import begin, curvature_along, finish, verdict
 
 
 @register("linear", "fixed_point")
@@ -48,10 +48,9 @@ class FixedPoint(LinearSolver):
             curvature = torch.where(active, torch.minimum(curvature, seen), curvature)
             r, norm = new, torch.linalg.vector_norm(new, dim=1)
             iterations = iterations + active
-        # A residual above the right-hand side means that the iteration diverges: step is too long.
-        positive = (curvature > 0) & (norm <= scale)
-        met = norm <= self.tolerance * scale if self.tolerance > 0 else positive
-        residual = norm / torch.where(scale > 0, scale, 1)
+        met, residual = verdict(norm, scale, self.tolerance)
+        if self.tolerance == 0:
+            met = met & (curvature > 0)
         stats = {"residual": residual, "iterations": iterations, "smallest_curvature": curvature}
         return finish(size, x, met, stats)
 

@@ -58,6 +58,11 @@ def judge(
     scale = torch.linalg.vector_norm(b, dim=1)
     if tolerance > 0 and iterations.any():  # before the first iteration the claim is the truth
         norm = torch.linalg.vector_norm(b - matvec(x), dim=1)
+    return verdict(norm, scale, tolerance)
+
+
+def verdict(norm: PerTask, scale: PerTask, tolerance: float) -> tuple[PerTask, PerTask]:
+    """Whether the residual ``norm`` is small enough, by `judge`; its ratio to ``scale`` = ||b||."""
     met = norm <= (tolerance * scale if tolerance > 0 else scale)
     return met, norm / torch.where(scale > 0, scale, 1)
 

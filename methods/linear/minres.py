@@ -5,7 +5,7 @@ import torch
 
 from bench.api import LinearSolver, Matvec, Noise, Solution, Vectors, require
 from bench.registry import register
-from methods.linear.krylov import begin, finish, scale_of
+from methods.linear.krylov import begin, finish, scale_of, verdict
 
 
 @register("linear", "minres")
@@ -62,8 +62,7 @@ class Minres(LinearSolver):
             v, v_old, beta = w / torch.where(new_beta > 0, new_beta, 1), v, new_beta
             iterations = iterations + active
         norm, scale = torch.linalg.vector_norm(b - matvec(x), dim=1), scale[:, 0]
-        met = norm <= (self.tolerance * scale if self.tolerance > 0 else scale)  # above scale: diverged
-        residual = norm / torch.where(scale > 0, scale, 1)
+        met, residual = verdict(norm, scale, self.tolerance)
         stats = {"residual": residual, "iterations": iterations[:, 0], "smallest_curvature": curvature[:, 0]}
         return finish(size, x, met, stats)
 
