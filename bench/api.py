@@ -15,13 +15,16 @@ elsewhere are final: to alter a plugin, wrap it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from bench.bilevel import Bilevel, Counts
+from bench.bilevel import Bilevel
+from bench.counts import Counts
 from bench.plugin import Declined, InvalidValueError, Plugin, require
+from bench.products import fused
 from bench.tasks import Batching, Network, PerTask, Problem, Split, Tasks, Vector, Vectors
 
 __all__ = [
@@ -50,6 +53,7 @@ __all__ = [
     "Tasks",
     "Vector",
     "Vectors",
+    "fused",
     "require",
 ]
 
@@ -90,8 +94,10 @@ class InnerSolver(Plugin, ABC):
 class FirstOrderSolver(InnerSolver):
     """An inner solver that sees gradients only, so that exact MAML can be differentiated step by step.
 
-    A step is ``phi, state = update(step, phi, grad, state)``: elementwise, differentiable in every tensor,
-    without in-place changes; ``state`` holds tensors of phi's shape. It runs a fixed number of ``steps``.
+    A step is ``phi, state = update(phi, grad, state, *schedule(step))``: elementwise, differentiable in every
+    tensor, without in-place changes; ``state`` holds tensors of phi's shape. What varies from step to step
+    beside them are the numbers of ``schedule``, so that one compiled kernel serves every step. It runs a
+    fixed number of ``steps``.
     """
 
     steps: int
@@ -100,15 +106,31 @@ class FirstOrderSolver(InnerSolver):
     def init(self, start: Vectors) -> State:
         """The optimiser's state before the first step."""
 
+    def schedule(self, step: int) -> tuple[float, ...]:
+        """The numbers that step number ``step`` (from 0) takes; none unless a solver says so."""
+        return ()
+
     @abstractmethod
-    def update(self, step: int, phi: Vectors, grad: Vectors, state: State) -> tuple[Vectors, State]:
-        """Step number ``step`` (from 0)."""
+    def update(self, phi: Vectors, grad: Vectors, state: State, *numbers: float) -> tuple[Vectors, State]:
+        """One step with the inner gradient ``grad`` at ``phi`` and the step's ``numbers``."""
+
+    def rule(self) -> "FirstOrderSolver":
+        """What `update` depends on: the solver without its number of steps, to name kernels by."""
+        return replace(self, steps=1)  # pyright: ignore[reportArgumentType]  a dataclass, as plugins are
 
     def __call__(self, bilevel: Bilevel, start: Vectors) -> Solution:
         phi, state = start, self.init(start)
+        advance = bilevel.fused(self.advance, self.rule())
         for step in range(self.steps):
-            phi, state = self.update(step, phi, bilevel.inner_grad(phi), state)
+            phi, state = advance(phi, state, self.schedule(step))
         return Solution(phi, torch.isfinite(phi.detach()).all(dim=1), {})
+
+    @staticmethod
+    def advance(
+        bilevel: Bilevel, solver: "FirstOrderSolver", phi: Vectors, state: State, numbers: tuple[float, ...]
+    ) -> tuple[Vectors, State]:
+        """One inner step of ``solver``, its gradient included: for `Bilevel.fused`."""
+        return solver.update(phi, bilevel.inner_grad(phi), state, *numbers)
 
     def cost(self) -> Counts:
         return Counts(inner_grads=self.steps)

@@ -2,40 +2,35 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from bench.counts import Counts
 from bench.plugin import Declined
-from bench.products import GaussNewtonProduct, HessianProduct
+from bench.products import FusedProduct, GaussNewtonProduct, HessianProduct
 from bench.tasks import PerTask, Problem, Tasks, Vector, Vectors
 
 
-@dataclass
-class Counts:
-    """Oracle calls per task: the hardware-free cost. A call on a batch of tasks counts once."""
+@runtime_checkable
+class Engine(Protocol):
+    """What makes one kernel of a function of a `Bilevel` and tensors: see `bench.compiled`."""
 
-    inner_values: int = 0
-    inner_grads: int = 0
-    inner_hvps: int = 0
-    outer_values: int = 0
-    outer_grads: int = 0
+    def kernel(
+        self,
+        bilevel: "Bilevel",
+        function: Callable,
+        *static: Any,
+        given: tuple[Tensor, ...] = (),
+        eager: Callable | None = None,
+    ) -> Callable:
+        """``function(bilevel, *static, *given, *tensors)`` as a function of the tensors.
 
-    def __add__(self, other: "Counts") -> "Counts":
-        mine, theirs = asdict(self), asdict(other)
-        return Counts(**{name: mine[name] + theirs[name] for name in mine})
-
-    def __mul__(self, times: int) -> "Counts":
-        return Counts(**{name: times * number for name, number in asdict(self).items()})
-
-    def add(self, **calls: int) -> None:
-        """Count calls by name: ``add(inner_grads=2)``."""
-        for name, number in calls.items():
-            setattr(self, name, getattr(self, name) + number)
-
-    def as_dict(self) -> dict[str, int]:
-        return asdict(self)
+        ``eager`` is what does the same without compilation; the plain call unless told.
+        """
+        ...
 
 
 class Bilevel:
@@ -46,7 +41,8 @@ class Bilevel:
     (``requires_grad``); otherwise each call frees what it built. Costs are counted in ``calls``.
 
     ``seeds`` names every task for `noise`. ``memory`` is what a method may leave for the next outer step on
-    the same tasks; empty unless the outer loop hands one on.
+    the same tasks; empty unless the outer loop hands one on. ``engine`` compiles what goes through `fused`
+    and the oracles; None runs them in eager mode.
     """
 
     def __init__(
@@ -57,6 +53,7 @@ class Bilevel:
         calls: Counts | None = None,
         seeds: Sequence[int] | None = None,
         memory: dict[str, Vectors] | None = None,
+        engine: Engine | None = None,
     ):
         self.problem = problem
         self.tasks = tasks
@@ -65,6 +62,7 @@ class Bilevel:
         self.calls = Counts() if calls is None else calls
         self.seeds = tuple(range(len(tasks))) if seeds is None else tuple(seeds)
         self.memory = {} if memory is None else memory
+        self.engine = engine
         self._weight = 1  # calls of a task that each call on the batch stands for
         self._nudge: PerTask | None = None
 
@@ -81,7 +79,8 @@ class Bilevel:
         """The tasks with these numbers, in this order, with their own counters."""
         index = torch.tensor(order)
         meta = self.meta if self.meta.ndim == 1 else self.meta[index]
-        return Bilevel(self.problem, self.tasks[index], meta, seeds=[self.seeds[i] for i in order])
+        seeds = [self.seeds[i] for i in order]
+        return Bilevel(self.problem, self.tasks[index], meta, seeds=seeds, engine=self.engine)
 
     def one(self, task: int) -> "Bilevel":
         """Task number ``task`` alone, as a batch of one with its own counters."""
@@ -89,7 +88,8 @@ class Bilevel:
 
     def to(self, dtype: torch.dtype) -> "Bilevel":
         """The same problem, cast, with its own counters."""
-        return Bilevel(self.problem, self.tasks.to(dtype=dtype), self.meta.to(dtype), seeds=self.seeds)
+        tasks, meta = self.tasks.to(dtype=dtype), self.meta.to(dtype)
+        return Bilevel(self.problem, tasks, meta, seeds=self.seeds, engine=self.engine)
 
     def repeat(self, times: int) -> "Bilevel":
         """The whole batch ``times`` over, [times * T, P], for oracles at several points per task at once.
@@ -103,6 +103,12 @@ class Bilevel:
         many._nudge = None if self._nudge is None else self._nudge[index]
         return many
 
+    def eager(self) -> "Bilevel":
+        """The same problem with the same counters and no engine."""
+        other = self.at(self.meta)
+        other.engine = None
+        return other
+
     def nudged(self, nudge: PerTask) -> "Bilevel":
         """The same problem with the inner objective G + nudge * query loss; the counters are shared.
 
@@ -113,9 +119,21 @@ class Bilevel:
         return other
 
     def _like(self, tasks: Tasks, meta: Vector | Vectors, seeds: Sequence[int]) -> "Bilevel":
-        other = Bilevel(self.problem, tasks, meta, self.calls, seeds, self.memory)
+        other = Bilevel(self.problem, tasks, meta, self.calls, seeds, self.memory, self.engine)
         other._weight, other._nudge = self._weight, self._nudge
         return other
+
+    def fused(self, function: Callable, *static: Any) -> Callable:
+        """``function(self, *static, *arguments)`` as a function of the arguments, as one kernel if compiled.
+
+        For the body of a loop: an inner step, an adjoint step. ``function`` is defined at the top of a module
+        and ``static`` are plugins and constants: together they name the kernel. Arguments and results are
+        tensors with the task axis first, tuples of them, or (arguments) numbers; what varies from call to
+        call is an argument. Calls are counted as if the function were called.
+        """
+        if self.engine is None:
+            return partial(function, self, *static)
+        return self.engine.kernel(self, function, *static)
 
     def noise(self, number: int) -> Vectors:
         """Standard normal numbers [T, P]; a row depends on its task's seed and on ``number`` alone."""
@@ -136,12 +154,20 @@ class Bilevel:
 
     def inner_grad(self, phi: Vectors) -> Vectors:
         """Gradient of G in phi."""
+        if self.engine is not None:
+            return self.engine.kernel(self, Bilevel.inner_grad)(phi)
         self._spend(inner_grads=1)
         return self._loss_grad(phi, create_graph=phi.requires_grad) + self.strength * (phi - self.meta)
 
-    def inner_hvp(self, phi: Vectors) -> HessianProduct:
+    def inner_hvp(self, phi: Vectors) -> HessianProduct | FusedProduct:
         """The map v -> Hessian of G at phi times v. Linearised once (one gradient), then a call a product."""
         self._spend(inner_grads=1)
+        if self.engine is not None:
+            return FusedProduct(partial(self.engine.kernel, self), self.eager().linearise, phi)
+        return self.linearise(phi)
+
+    def linearise(self, phi: Vectors) -> HessianProduct:
+        """`inner_hvp` in eager mode, its gradient not counted."""
         with torch.enable_grad():
             leaf = phi.detach().requires_grad_()
             graph = self._loss_grad(leaf, create_graph=True)
@@ -153,6 +179,8 @@ class Bilevel:
 
         Without a graph of the gradient: memory of one gradient and its tangents, for a single v.
         """
+        if self.engine is not None:
+            return self.engine.kernel(self, Bilevel.inner_grad_and_hvp)(phi, v)
         self._spend(inner_grads=1, outer_grads=0 if self._nudge is None else 1)
         self._spend_product()
         phi = phi.detach()
@@ -191,6 +219,8 @@ class Bilevel:
 
     def outer_grad(self, phi: Vectors) -> Vectors:
         """Gradient of the query loss in phi."""
+        if self.engine is not None:
+            return self.engine.kernel(self, Bilevel.outer_grad)(phi)
         self._spend(outer_grads=1)
         return self._grad(
             self.problem.query_loss,

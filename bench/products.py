@@ -1,6 +1,9 @@
 """Products with the curvature of the inner objective at a point, of every task at once."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,3 +67,61 @@ class GaussNewtonProduct:
             self._outputs, self._phi, hjv, retain_graph=True, materialize_grads=True
         )
         return product + self._strength * v
+
+
+class FusedProduct:
+    """`HessianProduct` of a problem with an engine: one kernel a product, or for a whole loop body around it.
+
+    ``kernel`` makes kernels of functions of the `Bilevel`, ``linearise`` the product in eager mode, where an
+    engine cannot do better. ``gradient`` is the gradient of G at ``phi``.
+    """
+
+    def __init__(self, kernel: Callable, linearise: Callable[[Vectors], HessianProduct], phi: Vectors):
+        self._kernel, self._linearise, self._phi = kernel, linearise, phi.detach()
+        self._linearised: HessianProduct | None = None
+        self._product = self.fused(_apply)
+
+    def __call__(self, v: Vectors) -> Vectors:
+        return self._product(v)
+
+    @property
+    def gradient(self) -> Vectors:
+        return self._eager().gradient
+
+    def fused(self, function: Callable, *static: Any) -> Callable:
+        """``function(self, *static, *arguments)`` as a function of the arguments, as one kernel."""
+
+        def eager(*arguments: Any) -> Any:
+            return function(self._eager(), *static, *arguments)
+
+        return self._kernel(_AtProduct(function, static), given=(self._phi,), eager=eager)
+
+    def _eager(self) -> HessianProduct:
+        if self._linearised is None:
+            self._linearised = self._linearise(self._phi)
+        return self._linearised
+
+
+def fused(matvec: Callable[[Vectors], Vectors], function: Callable, *static: Any) -> Callable:
+    """``function(matvec, *static, *arguments)`` as a function of the arguments: the body of a solver's loop.
+
+    One kernel where ``matvec`` is a product that an engine compiles; see `Bilevel.fused`.
+    """
+    if isinstance(matvec, FusedProduct):
+        return matvec.fused(function, *static)
+    return partial(function, matvec, *static)
+
+
+def _apply(matvec: Callable[[Vectors], Vectors], v: Vectors) -> Vectors:
+    return matvec(v)
+
+
+@dataclass(frozen=True)
+class _AtProduct:
+    """``function`` of the product at ``phi``, as a function of a `Bilevel` that equal functions share."""
+
+    function: Callable
+    static: tuple[Any, ...]
+
+    def __call__(self, bilevel: Any, phi: Vectors, *arguments: Any) -> Any:
+        return self.function(bilevel.linearise(phi), *self.static, *arguments)

@@ -70,14 +70,15 @@ def _maml(bilevel: Bilevel, inner: FirstOrderSolver) -> Vectors:
         iterates: list[tuple[Tensor, State]] = []
         for step in range(inner.steps):
             iterates.append((phi, state))
-            phi, state = inner.update(step, phi, bilevel.inner_grad(phi), state)
+            phi, state = inner.advance(bilevel, inner, phi, state, inner.schedule(step))
         phi_bar, state_bar = bilevel.outer_grad(phi), tuple(torch.zeros_like(s) for s in state)
     theta_bar = torch.zeros_like(theta)
     with torch.enable_grad():
         for step in reversed(range(inner.steps)):
             phi, state = iterates.pop()
             phi, meta, *leaves = (x.detach().clone().requires_grad_() for x in (phi, theta, *state))
-            new_phi, new_state = inner.update(step, phi, bilevel.at(meta).inner_grad(phi), tuple(leaves))
+            here, numbers = bilevel.at(meta), inner.schedule(step)
+            new_phi, new_state = inner.advance(here, inner, phi, tuple(leaves), numbers)
             bars = _pull_back((new_phi, *new_state), (phi_bar, *state_bar), (phi, meta, *leaves))
             phi_bar, state_bar = bars[0], bars[2:]
             theta_bar += bars[1]

@@ -73,10 +73,10 @@ def test_one_step_is_the_derivative_of_the_last_step(inner: str) -> None:
     solver = build("inner", {"name": inner, "steps": 4, "learning_rate": 0.01})
     phi, state = bilevel.start, solver.init(bilevel.start)
     for step in range(3):
-        phi, state = solver.update(step, phi, bilevel.inner_grad(phi), state)
+        phi, state = solver.advance(bilevel, solver, phi, state, solver.schedule(step))
     theta = bilevel.start.clone().requires_grad_()
     support = bilevel.inner_grad(phi) - bilevel.strength * (phi - bilevel.start)
-    new, _ = solver.update(3, phi, support + bilevel.strength * (phi - theta), state)
+    new, _ = solver.update(phi, support + bilevel.strength * (phi - theta), state, *solver.schedule(3))
     (wanted,) = torch.autograd.grad(new, theta, bilevel.outer_grad(new.detach()))
     table = {"name": inner, "steps": 4, "learning_rate": 0.01}
     torch.testing.assert_close(method("one-step", inner=table)(bilevel).meta_grad, wanted)

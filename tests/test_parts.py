@@ -131,7 +131,7 @@ def test_adam_stands_still_where_its_squares_underflow() -> None:
     adam = build("inner", {"name": "adam", "learning_rate": 1.0, "beta1": 0.0})
     for dtype, least in ((torch.float16, 5e-3), (torch.float32, 1e-21)):
         grad = torch.tensor([[0.3 * least, 3 * least]], dtype=dtype)
-        phi, _ = adam.update(0, torch.zeros_like(grad), grad, adam.init(grad))
+        phi, _ = adam.update(torch.zeros_like(grad), grad, adam.init(grad), *adam.schedule(0))
         assert phi[0, 0] == 0
         assert phi[0, 1] < 0
 

@@ -15,11 +15,12 @@ def checkpointed(bilevel: Bilevel, solver: FirstOrderSolver) -> tuple[Vectors, V
     length = max(1, math.isqrt(solver.steps))
     start = bilevel.start
     phi, state = start, solver.init(start)
+    advance = bilevel.fused(solver.advance, solver.rule())
     saved: list[tuple[int, Vectors, State]] = []
     for step in range(solver.steps):
         if step % length == 0:
             saved.append((step, phi, state))
-        phi, state = solver.update(step, phi, bilevel.inner_grad(phi), state)
+        phi, state = advance(phi, state, solver.schedule(step))
     adapted, bars = phi, (bilevel.outer_grad(phi), *(torch.zeros_like(s) for s in state))
     meta_bar = torch.zeros_like(start)
     for first, phi_0, state_0 in reversed(saved):
@@ -27,7 +28,7 @@ def checkpointed(bilevel: Bilevel, solver: FirstOrderSolver) -> tuple[Vectors, V
             leaves = [x.detach().requires_grad_() for x in (start, phi_0, *state_0)]
             here, phi, state = bilevel.at(leaves[0]), leaves[1], tuple(leaves[2:])
             for step in range(first, min(first + length, solver.steps)):
-                phi, state = solver.update(step, phi, here.inner_grad(phi), state)
+                phi, state = solver.advance(here, solver, phi, state, solver.schedule(step))
             meta_part, *bars = torch.autograd.grad((phi, *state), leaves, bars, materialize_grads=True)
         meta_bar = meta_bar + meta_part
     phi_bar, *state_bar = bars

@@ -21,7 +21,7 @@ def push_forward(
             grad_dot = hvp(phi_dot) - bilevel.strength * v
 
             def update(phi, grad, *state, step: int = step):
-                return solver.update(step, phi, grad, state)
+                return solver.update(phi, grad, state, *solver.schedule(step))
 
             dots = (phi_dot, grad_dot, *state_dot)
             new, *moved = torch.func.jvp(update, (phi, hvp.gradient, *state), dots)

@@ -1,5 +1,3 @@
-from functools import partial
-
 import torch
 
 from bench.api import Bilevel, FirstOrderSolver, State, Vectors
@@ -22,47 +20,55 @@ def sweep(
     """
     start = bilevel.start
     phi, state = start, solver.init(start)
-    path: list[tuple[Vectors, Vectors | None, State]] = []
+    rule = solver.rule()
+    forward = bilevel.fused(_keeping if forward_over_reverse else solver.advance, rule)
+    path: list[tuple[Vectors, State, State]] = []
     for step in range(solver.steps):
-        grad = bilevel.inner_grad(phi)
+        before = (phi, state)
+        phi, state, *kept = forward(phi, state, solver.schedule(step))
         if step >= first:
-            path.append((phi, grad if forward_over_reverse else None, state))
-        phi, state = solver.update(step, phi, grad, state)
+            path.append((*before, tuple(kept)))
     adapted, phi_bar = phi, bilevel.outer_grad(phi)
     state_bar = tuple(torch.zeros_like(s) for s in state)
     meta_bar = torch.zeros_like(start)
+    backward = bilevel.fused(_backward, rule)
     for step in reversed(range(first, solver.steps)):
-        phi, grad, state = path.pop()
-        if grad is None:
-            hvp = bilevel.inner_hvp(phi)
-            grad = hvp.gradient
-        else:
-            hvp = partial(_forward_product, bilevel, phi)
-        phi_bar, grad_bar, state_bar = _pull_back(solver, step, phi, grad, state, phi_bar, state_bar)
-        phi_bar = phi_bar + hvp(grad_bar)
-        del hvp  # its graph must not live while the next one is built
-        meta_bar = meta_bar + bilevel.cross(phi, grad_bar)
+        bars = (phi_bar, state_bar, meta_bar)
+        phi_bar, state_bar, meta_bar = backward(*path.pop(), *bars, solver.schedule(step))
     if first == 0 and from_start:
         meta_bar = meta_bar + phi_bar + pull_back_init(solver, start, state_bar)
     return meta_bar, adapted
 
 
-def _forward_product(bilevel: Bilevel, phi: Vectors, v: Vectors) -> Vectors:
-    return bilevel.inner_grad_and_hvp(phi, v)[1]
+def _keeping(
+    bilevel: Bilevel, solver: FirstOrderSolver, phi: Vectors, state: State, numbers: tuple[float, ...]
+) -> tuple[Vectors, State, Vectors]:
+    """A step, and its gradient."""
+    grad = bilevel.inner_grad(phi)
+    return *solver.update(phi, grad, state, *numbers), grad
 
 
-def _pull_back(
+def _backward(
+    bilevel: Bilevel,
     solver: FirstOrderSolver,
-    step: int,
     phi: Vectors,
-    grad: Vectors,
     state: State,
+    kept: State,
     phi_bar: Vectors,
     state_bar: State,
-) -> tuple[Vectors, Vectors, State]:
+    meta_bar: Vectors,
+    numbers: tuple[float, ...],
+) -> tuple[Vectors, State, Vectors]:
+    """The adjoints before a step from those after it; ``kept`` holds its gradient or nothing."""
+    if kept:
+        (grad,) = kept
+    else:
+        hvp = bilevel.inner_hvp(phi)
+        grad = hvp.gradient
     with torch.enable_grad():
         leaves = [x.detach().requires_grad_() for x in (phi, grad, *state)]
-        new_phi, new_state = solver.update(step, leaves[0], leaves[1], tuple(leaves[2:]))
+        new_phi, new_state = solver.update(leaves[0], leaves[1], tuple(leaves[2:]), *numbers)
         outputs, bars = (new_phi, *new_state), (phi_bar, *state_bar)
         phi_bar, grad_bar, *rest = torch.autograd.grad(outputs, leaves, bars, materialize_grads=True)
-    return phi_bar, grad_bar, tuple(rest)
+    product = bilevel.inner_grad_and_hvp(phi, grad_bar)[1] if kept else hvp(grad_bar)
+    return phi_bar + product, tuple(rest), meta_bar + bilevel.cross(phi, grad_bar)

@@ -36,11 +36,15 @@ class Adam(FirstOrderSolver):
     def init(self, start: Vectors) -> State:
         return torch.zeros_like(start), torch.zeros_like(start)
 
-    def update(self, step: int, phi: Vectors, grad: Vectors, state: State) -> tuple[Vectors, State]:
+    def schedule(self, step: int) -> tuple[float, float]:
+        return 1 - self.beta1 ** (step + 1), 1 - self.beta2 ** (step + 1)
+
+    def update(self, phi: Vectors, grad: Vectors, state: State, *numbers: float) -> tuple[Vectors, State]:
+        correction1, correction2 = numbers
         m = self.beta1 * state[0] + (1 - self.beta1) * grad
         v = self.beta2 * state[1] + (1 - self.beta2) * grad.square()
-        m_hat = m / (1 - self.beta1 ** (step + 1))
-        v_hat = v / (1 - self.beta2 ** (step + 1))
+        m_hat = m / correction1
+        v_hat = v / correction2
         moving = v_hat > 0
         root = torch.where(moving, torch.where(moving, v_hat, 1.0).sqrt(), 0.0)
         ratio = torch.where(moving, m_hat / (root + self.epsilon), 0.0)

@@ -22,5 +22,5 @@ class GradientDescent(FirstOrderSolver):
     def init(self, start: Vectors) -> State:
         return ()
 
-    def update(self, step: int, phi: Vectors, grad: Vectors, state: State) -> tuple[Vectors, State]:
+    def update(self, phi: Vectors, grad: Vectors, state: State, *numbers: float) -> tuple[Vectors, State]:
         return phi - self.learning_rate * grad, ()

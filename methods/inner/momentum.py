@@ -26,6 +26,6 @@ class Momentum(FirstOrderSolver):
     def init(self, start: Vectors) -> State:
         return (torch.zeros_like(start),)
 
-    def update(self, step: int, phi: Vectors, grad: Vectors, state: State) -> tuple[Vectors, State]:
+    def update(self, phi: Vectors, grad: Vectors, state: State, *numbers: float) -> tuple[Vectors, State]:
         buffer = self.momentum * state[0] + grad
         return phi - self.learning_rate * buffer, (buffer,)

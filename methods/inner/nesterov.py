@@ -30,11 +30,13 @@ class Nesterov(FirstOrderSolver):
     def init(self, start: Vectors) -> State:
         return (start,)
 
-    def update(self, step: int, phi: Vectors, grad: Vectors, state: State) -> tuple[Vectors, State]:
+    def schedule(self, step: int) -> tuple[float]:
+        return (0.0 if step == self.steps - 1 else self._beta(step),)  # the last step returns x itself
+
+    def update(self, phi: Vectors, grad: Vectors, state: State, *numbers: float) -> tuple[Vectors, State]:
+        (beta,) = numbers
         x = phi - self.learning_rate * grad
-        if step == self.steps - 1:
-            return x, (x,)
-        return x + self._beta(step) * (x - state[0]), (x,)
+        return x + beta * (x - state[0]), (x,)
 
     def _beta(self, step: int) -> float:
         if self.momentum is not None:

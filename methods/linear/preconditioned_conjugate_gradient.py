@@ -3,7 +3,7 @@ from typing import ClassVar
 
 from bench.api import LinearSolver, Matvec, Noise, Preconditioner, Solution, Vectors, require
 from bench.registry import register
-from methods.linear.conjugate_gradient import conjugate_gradient
+from methods.linear.hestenes_stiefel import conjugate_gradient
 from methods.linear.krylov import scale_of
 from methods.preconditioner import Diagonal
 

@@ -1,0 +1,111 @@
+"""The engine of a cell: finds or builds the kernel of what goes through a `Bilevel`, and calls it."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.bilevel import Bilevel
+from bench.compiled.flat import flatten
+from bench.compiled.kernel import Kernel, Source, build
+
+MOST_KERNELS = 512  # in one process; then the oldest is forgotten
+
+_kernels: dict[Any, Kernel] = {}
+_lock = threading.RLock()
+
+
+class Engine:
+    """Compiles for one cell and knows afterwards what it used: `bench.bilevel.Engine`.
+
+    Kernels are shared by all engines of the process: one for each function, problem, layout of the tensors
+    and number of threads. A function that cannot be traced or compiled, or whose kernel is further from
+    float64 than eager mode is, runs in eager mode; `report` says why.
+    """
+
+    def __init__(self) -> None:
+        self._used: dict[str, Kernel] = {}
+
+    def kernel(
+        self,
+        bilevel: Bilevel,
+        function: Callable,
+        *static: Any,
+        given: tuple[Tensor, ...] = (),
+        eager: Callable | None = None,
+    ) -> Callable:
+        """``function(bilevel, *static, *given, *arguments)`` as a function of the arguments."""
+        return _Bound(self, bilevel, function, static, given, eager)
+
+    def find(self, source: Source, values: list[Tensor]) -> Kernel:
+        """The kernel of ``source`` for inputs like ``values``."""
+        layout = tuple((x.shape, x.dtype, x.device) for x in values)
+        key = (source, layout, torch.get_num_threads())
+        with _lock:
+            try:
+                kernel = _kernels.get(key)
+            except TypeError as error:  # the hash of a problem's field
+                return self._note(Kernel(source.name, False, reason=f"it has no name to go by: {error}"))
+            if kernel is None:
+                kernel = _kernels[key] = build(source, values)
+                if len(_kernels) > MOST_KERNELS:
+                    del _kernels[next(iter(_kernels))]
+        return self._note(kernel)
+
+    def _note(self, kernel: Kernel) -> Kernel:
+        number, name = 1, kernel.name
+        while self._used.setdefault(name, kernel) is not kernel:
+            number += 1
+            name = f"{kernel.name} #{number}"
+        return kernel
+
+    def report(self) -> dict[str, dict[str, Any]]:
+        """Every kernel of this engine by name: seconds to build it and errors of its check, or why there
+        is none."""
+        return {name: kernel.report() for name, kernel in sorted(self._used.items())}
+
+
+class _Bound:
+    """A function with its tasks, and its kernels by the layout of the arguments."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        bilevel: Bilevel,
+        function: Callable,
+        static: tuple[Any, ...],
+        given: tuple[Tensor, ...],
+        eager: Callable | None,
+    ):
+        self._engine, self._bilevel, self._function, self._static = engine, bilevel, function, static
+        self._given, self._eager = given, eager
+        t, nudge = bilevel.tasks, bilevel._nudge
+        fixed = (bilevel.meta, t.support_x, t.support_y, t.query_x, t.query_y)
+        self._fixed = [x.contiguous() for x in (*fixed, *(() if nudge is None else (nudge,)), *given)]
+        self._tracked = any(x.requires_grad for x in self._fixed)
+        self._found: dict[Any, Kernel] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        flat, shape = flatten(arguments)
+        tracked = torch.is_grad_enabled() and (self._tracked or any(x.requires_grad for x in flat))
+        # Autograd and vmap cannot look into a kernel.
+        if tracked or torch._C._functorch.maybe_current_level() is not None:
+            return self._plain(*arguments)
+        layout = (shape, *[(x.shape, x.dtype) for x in flat])
+        kernel = self._found.get(layout)
+        if kernel is None:
+            b = self._bilevel
+            nudged = b._nudge is not None
+            source = Source(b.problem, self._function, self._static, nudged, len(self._given), shape)
+            kernel = self._found[layout] = self._engine.find(source, self._fixed + flat)
+        if kernel.call is None:
+            return self._plain(*arguments)
+        self._bilevel._spend(**kernel.calls)
+        return kernel(self._fixed + flat)
+
+    def _plain(self, *arguments: Any) -> Any:
+        if self._eager is not None:
+            return self._eager(*arguments)
+        return self._function(self._bilevel.eager(), *self._static, *self._given, *arguments)

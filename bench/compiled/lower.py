@@ -1,0 +1,61 @@
+"""Graph to machine code by torch's compiler: the only module that touches its inside.
+
+`torch._inductor`'s own entry point skips the guards that `torch.compile` evaluates at every call, which take
+as long as a small kernel: whoever calls a kernel has to see to shapes and dtypes himself. Where this torch
+has no such entry point, `torch.compile` does the same more slowly.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from bench import data
+
+Call = Callable[[list[Tensor]], Sequence[Any]]
+
+
+def lower(graph: GraphModule, inputs: Sequence[Tensor]) -> Call:
+    """``graph`` compiled for tensors like ``inputs``; the result takes a list of tensors and empties it."""
+    inner = _entry()
+    if inner is None:
+        compiled = torch.compile(graph, fullgraph=True, dynamic=False)
+        return lambda values: compiled(*values)
+    from torch._guards import TracingContext, tracing
+    from torch._inductor import config
+    from torch._subclasses import FakeTensorMode
+
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fakes = [mode.from_tensor(x, static_shapes=True) for x in inputs]
+    # A wrong shape never gets here, see above; asking again takes microseconds of every call.
+    with config.patch(size_asserts=False), tracing(TracingContext(mode)), torch.no_grad():
+        return inner(graph, fakes)
+
+
+@cache
+def decompositions() -> dict[Any, Callable]:
+    """Operations that are better compiled as several simpler ones."""
+    _place_cache()
+    from torch._inductor.decomposition import select_decomp_table
+
+    return dict(select_decomp_table())
+
+
+@cache
+def _entry() -> Callable | None:
+    _place_cache()
+    try:
+        from torch._guards import TracingContext, tracing  # noqa: F401
+        from torch._inductor.compile_fx import compile_fx_inner
+    except ImportError:
+        return None
+    return compile_fx_inner
+
+
+def _place_cache() -> None:
+    """Compiled kernels outlive the process beside our other cached files; the user's own wish comes first."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(data.cache_root() / "kernels"))
