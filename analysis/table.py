@@ -30,6 +30,7 @@ AXES = (
     "dtype",
     "device",
     "threads",
+    "engine",
     "n_tasks",
     "split",
 )  # what may be swept besides method, problem, steps, seed
@@ -45,6 +46,7 @@ _TEXT = [
     "method.name",
     "dtype",
     "device",
+    "engine",
 ]
 _TEXT += [
     "split",
@@ -118,7 +120,7 @@ def with_axes(table: pd.DataFrame) -> pd.DataFrame:
     """The same rows with swept `AXES` appended to the method's label, so that no curve mixes two settings."""
     named = table.copy()
     for axis in swept(table):
-        name = "" if axis in ("dtype", "device") else labels.pretty(axis) + " "
+        name = "" if axis in ("dtype", "device", "engine") else labels.pretty(axis) + " "
         named["method"] = named["method"] + ", " + name + named[axis].astype("str")
     return named
 
@@ -182,7 +184,7 @@ def _with_labels(table: pd.DataFrame, descriptions: dict[str, dict[str, Any]]) -
 
 
 def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
-    cell = {k: v for k, v in record["cell"].items() if k != "passes"}
+    cell = {"engine": "eager"} | {k: v for k, v in record["cell"].items() if k != "passes"}
     common: dict[str, Any] = {k: record.get(k) for k in ("id", "study", "status", "started", "seconds")}
     common["reason"] = (record.get("reason") or {}).get("message")
     common |= labels.flatten(cell) | {"passes": "+".join(record["cell"].get("passes", []))}

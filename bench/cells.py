@@ -89,10 +89,9 @@ def _sweep_cells(spec: Spec, sweep: Sweep) -> Iterator[Cell]:
     given = {"inner": (list(sweep.inner), sweep.where["inner"])} if sweep.inner else {}
     problems = _plugins(spec, sweep, "problem", {})
     methods = _plugins(spec, sweep, "method", given)
-    crossed = product(
-        problems, methods, sweep.seeds, sweep.n_tasks, sweep.split, sweep.dtype, sweep.device, sweep.threads
-    )
-    for problem, method, seed, n_tasks, split, dtype, device, threads in crossed:
+    settings = (sweep.seeds, sweep.n_tasks, sweep.split, sweep.dtype, sweep.device, sweep.threads)
+    crossed = product(problems, methods, *settings, sweep.engine)
+    for problem, method, seed, n_tasks, split, dtype, device, threads, engine in crossed:
         description = {
             "problem": problem,
             "method": method,
@@ -106,6 +105,8 @@ def _sweep_cells(spec: Spec, sweep: Sweep) -> Iterator[Cell]:
             "repeats": sweep.repeats,
             "contract": CONTRACT,
         }
+        if engine != "eager":  # left out where nothing is compiled
+            description["engine"] = engine
         yield Cell(cell_id(description), description)
 
 

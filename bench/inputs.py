@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 from bench import registry
 from bench.api import Bilevel, Declined, Estimate, Method, Problem, Tasks, Vector
+from bench.compiled import Engine
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Prepared:
     tasks: Tasks
     meta: Vector
     seeds: tuple[int, ...]
+    engine: Engine | None = None
 
     @property
     def device(self) -> torch.device:
@@ -32,7 +34,7 @@ class Prepared:
 
     def bilevel(self) -> Bilevel:
         """The cell's two-level problem with counters at zero."""
-        return Bilevel(self.problem, self.tasks, self.meta, seeds=self.seeds)
+        return Bilevel(self.problem, self.tasks, self.meta, seeds=self.seeds, engine=self.engine)
 
     def run(self) -> Estimate:
         """One call of the method."""
@@ -65,7 +67,8 @@ def prepare(description: dict[str, Any]) -> Prepared:
     seeds = tuple(_seed("noise", description["seed"], task) for task in range(len(tasks)))
     # A copy: a method that writes into its input must not change what the next cell gets.
     own = meta.to(device, dtype, copy=True)
-    return Prepared(problem, method, tasks.to(dtype, device), own, seeds)
+    engine = Engine() if is_compiled(description) else None
+    return Prepared(problem, method, tasks.to(dtype, device), own, seeds, engine)
 
 
 def exact(key: str) -> Bilevel:
@@ -113,6 +116,11 @@ def _seed(*components: Any) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
+def is_compiled(description: dict[str, Any]) -> bool:
+    """Whether the cell runs on compiled kernels."""
+    return description.get("engine") == "compiled"
+
+
 def dtype_of(description: dict[str, Any]) -> torch.dtype:
     return getattr(torch, description["dtype"])
 
@@ -141,4 +149,10 @@ def conditions(description: dict[str, Any]) -> Iterator[None]:
         torch.default_generator.manual_seed(seed)
         if devices:
             torch.cuda.manual_seed_all(seed)
-        yield
+        # Numbers too small for the format's full precision take a CPU many times as long as others.
+        flush = is_compiled(description) and torch.set_flush_denormal(True)
+        try:
+            yield
+        finally:
+            if flush:
+                torch.set_flush_denormal(False)

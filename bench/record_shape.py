@@ -37,6 +37,7 @@ class Shape(TypedDict, total=False):
     resident: dict[str, Any] | None
     calls: dict[str, int] | None
     environment: dict[str, Any] | None
+    engine: dict[str, dict[str, Any]] | None
     pass_seconds: dict[str, float] | None
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -84,6 +85,8 @@ def _measure(description: dict[str, Any], record: Record) -> None:
         bilevel = cell.bilevel()
         estimate = accuracy.check(cell.method(bilevel), bilevel)
     record["calls"] = bilevel.calls.as_dict()
+    if cell.engine is not None:
+        record["engine"] = cell.engine.report()
     record["status"], record["reason"] = accuracy.verdict(estimate)
     if "accuracy" in description["passes"]:
         with measure.stopwatch(seconds, "accuracy"):
@@ -104,19 +107,24 @@ def _measure(description: dict[str, Any], record: Record) -> None:
 
 
 def _tensor_bytes(cell: inputs.Prepared) -> dict[str, Any]:
+    if cell.engine is not None:
+        return {"missing": "compiled kernels hold their tensors out of the meter's sight"}
     if not cell.method.in_torch:
         return {"missing": f"'{registry.name_of(cell.method)}' does its work outside torch"}
     return measure.tensor_bytes(cell.run, cell.device)
 
 
 def _time(cell: inputs.Prepared, description: dict[str, Any]) -> dict[str, Any]:
-    """Interleaved with first-order MAML on the same inputs, with the same inner solver where there is one."""
+    """Interleaved with first-order MAML on the same inputs, with the same inner solver where there is one.
+
+    The reference runs in eager mode beside a compiled cell too, so that ratios compare across engines.
+    """
     table = {"name": REFERENCE_METHOD}
     if "inner" in description["method"]:
         table["inner"] = description["method"]["inner"]
-    reference = registry.build("method", table)
+    reference, eager = registry.build("method", table), replace(cell, engine=None)
     times = measure.time_interleaved(
-        cell.run, lambda: reference(cell.bilevel()), description["repeats"], cell.device
+        cell.run, lambda: reference(eager.bilevel()), description["repeats"], cell.device
     )
     return {**times, "reference": registry.describe(reference)}
 

@@ -17,6 +17,7 @@ from bench.toml_lines import Way, line_of
 STUDIES = Path(__file__).parent / "studies"
 SPLITS = ("train", "val", "test")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
+ENGINES = ("eager", "compiled")
 PASSES = ("accuracy", "time", "tensor_bytes", "resident")
 DEFAULT_TIME_LIMIT = 600.0
 MOST_SEEDS = 100_000
@@ -31,6 +32,7 @@ _DEFAULTS: dict[str, Any] = {
     "dtype": ("float32",),
     "device": ("cpu",),
     "threads": (1,),
+    "engine": ("eager",),
     "passes": PASSES,
     "repeats": 10,
 }
@@ -56,6 +58,7 @@ class Sweep:
     dtype: tuple[str, ...]
     device: tuple[str, ...]
     threads: tuple[int, ...]
+    engine: tuple[str, ...]
     passes: tuple[str, ...]
     repeats: int
     where: dict[str, Way] = field(repr=False, compare=False)
@@ -272,6 +275,7 @@ _CHECKS: dict[str, _Check] = {
     "dtype": _many(_one_of(DTYPES, "dtype")),
     "device": _many(_device),
     "threads": _many(_whole(1)),
+    "engine": _many(_one_of(ENGINES, "engine")),
     "passes": _passes,
     "repeats": _whole(1),
 }

@@ -136,6 +136,18 @@ def run(
     raise typer.Exit(run_study(study, jobs, results, cell, force, retry_failed))
 
 
+@app.command(epilog=_examples("warm peers", "warm my/study.toml --json"))
+def warm(study: Study, results: Results = RESULTS, json: Json = False) -> None:
+    """Build and check the kernels of a study's compiled cells, once per machine. Measures nothing.
+
+    `run` builds what is missing as well; afterwards it finds them on the disk. Exits with 0 if everything is
+    compiled, 1 if something has to run in eager mode (each with its reason), 3 if no cell is compiled.
+    """
+    from bench.cli.warm import warm_study
+
+    raise typer.Exit(warm_study(study, results, json))
+
+
 @app.command(epilog=_examples("status demo", "status demo --results results/reference --json"))
 def status(study: Study, results: Results = RESULTS, json: Json = False) -> None:
     """Show what is done, failed and missing, and the failures by kind.

@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.cli.kernels import kernel_lines
 from bench.cli.label import flat
 from bench.cli.standing import FINE
 from bench.cli.text import columns, duration, number, say, say_json, size
@@ -65,6 +66,7 @@ def _sections(record: dict[str, Any]) -> list[tuple[str, list[str]]]:
         ("per task", _tasks(accuracy) if accuracy else []),
         ("references", _references(accuracy) if accuracy else []),
         ("cost", _cost(record)),
+        ("compiled kernels", kernel_lines(record.get("engine") or {})),
         ("seconds per pass", columns((k, number(v)) for k, v in (record.get("pass_seconds") or {}).items())),
         ("environment", columns(flat(record.get("environment") or {}).items())),
     ]
@@ -127,7 +129,9 @@ def _cost(record: dict[str, Any]) -> list[str]:
         rows.append((f"{against} against itself", _ratio(time["control_s"], time["reference_s"])))
     tensors = record.get("tensor_bytes")
     if tensors:
-        rows.append(("peak of tensors", f"{size(tensors['peak'])} ({tensors['meter']} meter)"))
+        missing = tensors.get("missing")
+        peak = f"missing: {missing}" if missing else f"{size(tensors['peak'])} ({tensors['meter']} meter)"
+        rows.append(("peak of tensors", peak))
     resident = record.get("resident")
     if resident:
         missing = resident.get("missing")

@@ -6,7 +6,6 @@ pixel (a, b) are the padded image's pixels (s a + d i, s b + d j), i, j < k: sha
 """
 
 from collections.abc import Callable
-from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -72,47 +71,49 @@ class _Images(torch.autograd.Function):
 
 def columns(x: Tensor, window: Window) -> Tensor:
     """Images [n, h, w, c] to columns [n, oh, ow, kh kw c]."""
-    (high, wide), (s, t), (p, q) = window.outputs, window.stride, window.padding
+    (p, q), (d, e) = window.padding, window.dilation
+    reach = [d * (k - 1) + 1 for k, d in zip(window.kernel, window.dilation, strict=True)]
     x = pad(x, (0, 0, q, q, p, p))
-    taps = [
-        x[:, i : i + s * (high - 1) + 1 : s, j : j + t * (wide - 1) + 1 : t]
-        for i, j in product(*_offsets(window))
-    ]
-    return torch.cat(taps, dim=3)
+    x = x.unfold(1, reach[0], window.stride[0]).unfold(2, reach[1], window.stride[1])
+    return x[..., ::d, ::e].permute(0, 1, 2, 4, 5, 3).flatten(3)
 
 
 def images(values: Tensor, window: Window) -> Tensor:
-    """Columns [n, oh, ow, kh kw c] to images [n, h, w, c]: the transpose of `columns`.
+    """Columns [n, oh, ow, kh kw c] to images [n, h, w, c]: the transpose of `columns`, one axis at a time."""
+    values = values.unflatten(3, (*window.kernel, -1)).transpose(2, 3)  # [n, oh, kh, ow, kw, c]
+    rows, cols = zip(*window, strict=True)
+    values = _fold(values, 3, *cols)
+    return _fold(values, 1, *rows)
 
-    Pixels of one phase, the remainder of their place by the stride, get their taps as whole shifted images;
-    the phases are then interleaved. So nothing is scattered.
+
+def _fold(
+    values: Tensor, axis: int, size: int, kernel: int, stride: int, padding: int, dilation: int
+) -> Tensor:
+    """Axes [outputs, kernel] at ``axis`` to one axis of ``size`` pixels.
+
+    Pixels of one phase, the remainder of their place by the stride, get their taps as whole shifted rows; the
+    phases are then interleaved. So nothing is scattered.
     """
-    (s, t), (p, q), (h, w) = window.stride, window.padding, window.image
-    rows, cols = _offsets(window)
-    # Of each phase; enough for every tap, and for pixels that no tap reads.
-    high = max(window.outputs[0] + rows[-1] // s, -(-(h + 2 * p) // s))
-    wide = max(window.outputs[1] + cols[-1] // t, -(-(w + 2 * q) // t))
-    values = values.unflatten(3, (len(rows), len(cols), -1))
+    n_out = values.shape[axis]
+    places = [dilation * i for i in range(kernel)]
+    # Of each phase: enough for every tap, and for pixels that no tap reads.
+    length = max(n_out + places[-1] // stride, -(-(size + 2 * padding) // stride))
     phases = []
-    for a, b in product(range(s), range(t)):
-        total = None
-        for (m, i), (n, j) in product(enumerate(rows), enumerate(cols)):
-            if (i % s, j % t) != (a, b):
-                continue
-            above, left = i // s, j // t
-            edges = (left, wide - values.shape[2] - left, above, high - values.shape[1] - above)
-            tap = pad(values[:, :, :, m, n], (0, 0, *edges))
-            total = tap if total is None else total + tap
-        phases.append(values.new_zeros(len(values), high, wide, values.shape[-1]) if total is None else total)
-    # [n, high, s, wide, t, c]
-    grid = torch.stack(phases, dim=3).unflatten(3, (s, t)).transpose(2, 3)
-    return grid.flatten(3, 4).flatten(1, 2)[:, p : p + h, q : q + w]
+    for phase in range(stride):
+        taps = [
+            _shift(values.select(axis + 1, i), axis, place // stride, length)
+            for i, place in enumerate(places)
+            if place % stride == phase
+        ]
+        zeros = values.new_zeros([*values.shape[:axis], length, *values.shape[axis + 2 :]])
+        phases.append(sum(taps[1:], taps[0]) if taps else zeros)
+    return torch.stack(phases, axis + 1).flatten(axis, axis + 1).narrow(axis, padding, size)
 
 
-def _offsets(window: Window) -> tuple[list[int], list[int]]:
-    """Of the taps from the window's corner, along each axis."""
-    rows, cols = ([d * i for i in range(k)] for k, d in zip(window.kernel, window.dilation, strict=True))
-    return rows, cols
+def _shift(x: Tensor, axis: int, by: int, length: int) -> Tensor:
+    """``x`` at place ``by`` of a row of zeros of this length."""
+    edges = [0, 0] * (x.ndim - axis - 1) + [by, length - by - x.shape[axis]]
+    return pad(x, edges)
 
 
 class AsMatrixProducts(TorchFunctionMode):

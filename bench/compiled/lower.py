@@ -6,6 +6,7 @@ has no such entry point, `torch.compile` does the same more slowly.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -39,7 +40,7 @@ def lower(graph: GraphModule, inputs: Sequence[Tensor]) -> Call:
 @cache
 def decompositions() -> dict[Any, Callable]:
     """Operations that are better compiled as several simpler ones."""
-    _place_cache()
+    _entry()
     from torch._inductor.decomposition import select_decomp_table
 
     return dict(select_decomp_table())
@@ -47,15 +48,13 @@ def decompositions() -> dict[Any, Callable]:
 
 @cache
 def _entry() -> Callable | None:
-    _place_cache()
-    try:
-        from torch._guards import TracingContext, tracing  # noqa: F401
-        from torch._inductor.compile_fx import compile_fx_inner
-    except ImportError:
-        return None
-    return compile_fx_inner
-
-
-def _place_cache() -> None:
-    """Compiled kernels outlive the process beside our other cached files; the user's own wish comes first."""
+    """`torch._inductor`'s entry point, or None; its kernels outlive the process beside our other files."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(data.cache_root() / "kernels"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch, to itself
+        try:
+            from torch._guards import TracingContext, tracing  # noqa: F401
+            from torch._inductor.compile_fx import compile_fx_inner
+        except ImportError:
+            return None
+    return compile_fx_inner
