@@ -13,9 +13,12 @@ class MAMLJAX(Method):
     """Exact MAML in plain JAX: jit of `jax.grad` through a `lax.scan` over the inner steps.
 
     vmap over tasks, or `lax.map` where the problem's batching is a loop; the parameters are carried as a tree
-    of layers. Translated, compiled and run as `maml-jaxopt`. Exact. Of the ways tried the scan is as fast to
-    run as any up to a tenth: unrolled in Python (compiles for two to four times as long), with checkpointed
-    steps, and the adjoint sweep written out with products by reverse or by forward mode.
+    of layers. Translated, compiled and run as `maml-jaxopt`. Exact.
+
+    Of the ways tried on sinusoids nothing beat the scan at 50 steps by more than noise: checkpointed steps,
+    five steps unrolled in one, the adjoint sweep written out with products by reverse or by forward mode.
+    At 5 steps, unrolled in Python, it runs in an eighth less time and compiles for half as long again (for
+    three times as long on a convolutional network, and no faster there).
     """
 
     inner: InnerSolver = field(default_factory=GradientDescent)
