@@ -22,7 +22,7 @@ install: .venv/installed
 
 # betty-ml's metadata refuse Python 3.11, and hypergrad's ask for torchvision, which only its examples use.
 libraries: install
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[torchopt,jaxopt]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[torchopt,jax,jaxopt]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --ignore-requires-python betty-ml hypergrad
 
 demo: install

@@ -5,6 +5,7 @@ A library that is not installed skips its tests with the command that installs i
 
 import tomllib
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from bench import registry
-from bench.api import Declined
+from bench.api import Bilevel, Declined
 from bench.reference import implicit_reference, maml_reference
 from bench.registry import build, get, names, unavailable
 from bench.testing.samples import draw, regression, sinusoid
@@ -44,6 +45,7 @@ def error(got: torch.Tensor, wanted: torch.Tensor) -> float:
         ("maml-torchopt", GD),
         ("maml-torchopt", MOMENTUM),
         ("maml-jaxopt", GD),
+        ("maml-jax", GD),
     ],
 )
 def test_exact_maml_of_a_library_is_ours(sample, name: str, inner: dict) -> None:
@@ -58,6 +60,7 @@ def test_exact_maml_of_a_library_is_ours(sample, name: str, inner: dict) -> None
         ("imaml-torchopt", {"linear": "cg"}, CG),
         ("imaml-torchopt", {"linear": "normal_cg"}, {**CG, "name": "normal_cg"}),
         ("imaml-jaxopt", {}, CG),
+        ("imaml-jax", {}, CG),
         ("imaml-betty", {"linear": "neumann", "alpha": 0.02}, SERIES),
         ("imaml-hypergrad", {"linear": "neumann", "step": 0.02}, SERIES),
     ],
@@ -139,13 +142,52 @@ def test_a_warning_to_the_librarys_authors_stays_with_them(name: str) -> None:
     assert not [w for w in seen if "functorch" in str(w.message)]
 
 
-@pytest.mark.parametrize("name", ["maml", "imaml"])
-def test_jaxopt_without_steps_is_at_theta(name: str) -> None:
+@pytest.mark.parametrize("name", ["maml-jaxopt", "imaml-jaxopt", "maml-jax", "fomaml-jax", "imaml-jax"])
+def test_jax_without_steps_is_at_theta(name: str) -> None:
     inner = {"name": "gradient_descent", "steps": 0}
-    got = adapter(f"{name}-jaxopt", inner=inner)(regression())
-    ours = build("method", {"name": name, "inner": inner})(regression())
+    got = adapter(name, inner=inner)(regression())
+    ours = build("method", {"name": name.partition("-")[0], "inner": inner})(regression())
     assert error(got.meta_grad, ours.meta_grad) < 1e-12
     assert torch.equal(got.adapted, regression().start)
+
+
+def convolutional(n_tasks: int = 2) -> Bilevel:
+    """Glyphs on a small convolutional network, which is run task after task."""
+    network = {"name": "conv4", "filters": 3}
+    fields = {"name": "glyphs", "strength": 20.0, "ways": 2, "queries": 2, "network": network}
+    return draw(build("problem", fields), n_tasks)
+
+
+@pytest.mark.parametrize("sample", [regression, sinusoid, convolutional])
+@pytest.mark.parametrize("name", ["maml-jax", "fomaml-jax", "imaml-jax", "maml-jaxopt", "imaml-jaxopt"])
+def test_jax_is_ours_on_every_kind_of_problem(sample, name: str) -> None:
+    inner = {"name": "gradient_descent", "steps": 3, "learning_rate": 0.01}
+    got = adapter(name, inner=inner)(sample())
+    ours = build("method", {"name": name.partition("-")[0], "inner": inner})(sample())
+    assert error(got.meta_grad, ours.meta_grad) < 1e-10
+    assert error(got.adapted, ours.adapted) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["maml-jax", "fomaml-jax", "imaml-jax"])
+def test_plain_jax_has_gradient_descent_only(name: str) -> None:
+    with pytest.raises(Declined, match="momentum"):
+        adapter(name, inner=MOMENTUM)(regression())
+
+
+def test_plain_imaml_in_jax_of_a_query_gradient_of_zero_is_zero() -> None:
+    bilevel = regression()
+    blind = replace(bilevel.tasks, query_x=torch.zeros_like(bilevel.tasks.query_x))
+    assert not adapter("imaml-jax", inner=GD)(Bilevel(bilevel.problem, blind, bilevel.meta)).meta_grad.any()
+
+
+def test_jax_hands_over_a_gradient_that_is_the_callers_own() -> None:
+    method = adapter("maml-jax", inner=GD)
+    first = method(regression()).meta_grad
+    kept = first.clone()
+    method(regression(strength=3.0))
+    assert torch.equal(first, kept)
+    first.zero_()  # writable
+    assert torch.equal(method(regression()).meta_grad, kept)
 
 
 X = torch.randn(4, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -176,11 +218,62 @@ def test_a_translated_operation_is_torchs(function, inputs: tuple[torch.Tensor, 
     adapter("maml-jaxopt")
     import jax
 
-    from methods.libraries.aten_to_jax import to_jax
+    from methods.libraries.aten_to_jax import Translation
 
     with jax.enable_x64(True):
-        got = to_jax(function, *inputs)(*(x.numpy() for x in inputs))
+        got = Translation(function, *inputs)(*(x.numpy() for x in inputs))
     torch.testing.assert_close(torch.from_numpy(np.array(got)), function(*inputs), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(7, 7), (8, 5), (28, 28)])
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 2)])
+@pytest.mark.parametrize("options", [
+    {"stride": 1},
+    {"stride": 2, "padding": 1},
+    {"stride": (1, 2), "padding": (2, 0)},
+    {"stride": 2, "padding": 2, "dilation": 2},
+    {"padding": (0, 1), "dilation": (1, 2)},
+], ids=str)  # fmt: skip
+def test_a_convolution_and_its_gradients_are_torchs(size, kernel, options) -> None:
+    adapter("maml-jax")
+    import jax
+
+    from methods.libraries.aten_to_jax import Translation
+
+    generator = torch.Generator().manual_seed(2)
+    shapes = ((2, 3, *size), (4, 3, *kernel), (4,))
+    inputs = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
+
+    def function(x, weight, bias):
+        return functional.conv2d(x, weight, bias, **options)
+
+    wanted = function(*inputs)
+    cotangent = torch.randn(wanted.shape, generator=generator, dtype=torch.float64)
+    gradients = torch.autograd.grad(wanted, inputs, cotangent)
+    with jax.enable_x64(True):
+        got, pull = jax.vjp(Translation(function, *inputs), *(x.detach().numpy() for x in inputs))
+        for one, other in zip((got, *pull(cotangent.numpy())), (wanted, *gradients), strict=True):
+            torch.testing.assert_close(torch.tensor(np.array(one)), other.detach(), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("cut", [(2, 4), (4, 2), (2, 2, 2)])
+def test_parameters_become_leaves_only_where_both_losses_cut_them_alike(cut: tuple[int, ...]) -> None:
+    adapter("maml-jax")
+    from methods.libraries.aten_to_jax import Translation
+    from methods.libraries.jax_trees import by_leaves
+
+    phi = torch.arange(6.0)
+
+    def loss(cut: tuple[int, ...]) -> Translation:
+        return Translation(lambda p: sum(x.view(1, -1).t().exp().sum() for x in p.split(cut)), phi)
+
+    losses = (loss((2, 4)), loss(cut))
+    to_leaves, to_flat, of_leaves = by_leaves(phi.numpy(), *losses)
+    leaves = to_leaves(phi.numpy())
+    assert len(leaves) == (2 if cut == (2, 4) else 1)
+    assert np.array_equal(to_flat(leaves), phi)
+    for one, whole in zip(of_leaves, losses, strict=True):
+        assert one(leaves) == pytest.approx(float(whole(phi.numpy())))
 
 
 @pytest.mark.parametrize(
@@ -196,10 +289,10 @@ def test_a_translated_operation_is_torchs(function, inputs: tuple[torch.Tensor, 
 )
 def test_an_argument_without_a_translation_is_declined(function, argument: str) -> None:
     adapter("maml-jaxopt")
-    from methods.libraries.aten_to_jax import to_jax
+    from methods.libraries.aten_to_jax import Translation
 
     with pytest.raises(Declined, match=argument):
-        to_jax(function, X, LABELS)(X.numpy(), LABELS.numpy())
+        Translation(function, X, LABELS)(X.numpy(), LABELS.numpy())
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "softplus"])
@@ -216,10 +309,10 @@ def test_a_torch_loss_translates_to_jax(activation: str) -> None:
 
 def test_an_unknown_operation_is_declined_by_name() -> None:
     adapter("maml-jaxopt")
-    from methods.libraries.aten_to_jax import to_jax
+    from methods.libraries.aten_to_jax import Translation
 
     with pytest.raises(Declined, match="erfinv"):
-        to_jax(lambda x: x.erfinv().sum(), torch.zeros(3))
+        Translation(lambda x: x.erfinv().sum(), torch.zeros(3))
 
 
 def test_a_missing_package_is_said_with_the_command_that_installs_it(monkeypatch) -> None:

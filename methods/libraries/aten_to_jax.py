@@ -13,29 +13,46 @@ from torch.fx.node import map_arg
 from bench.api import Declined
 from methods.libraries.jax_operations import operations
 
+REARRANGING = ("aten.split_with_sizes", "aten.view", "aten.t")
 
-def to_jax(function: Callable[..., Tensor], *examples: Tensor) -> Callable[..., Any]:
-    """``function`` of tensors like ``examples`` as a JAX function.
 
+class Translation:
+    """``function`` of tensors like ``examples``, of arrays: of all of them, or of the `leaves` of the first.
+
+    Leaves are the first array cut and reshaped as the function does it: the layers' weights, laid out as
+    they are multiplied. Loops that carry leaves do not cut and join the flat vector in every round.
     `Declined` names an operation, or an argument of one, that has no translation.
     """
-    graph = make_fx(function)(*(x.detach() for x in examples)).graph
-    known = operations()
-    steps = {node: _step(node, known) for node in graph.nodes if node.op in ("call_function", "get_attr")}
 
-    def play(*values):
-        given, found = iter(values), {}
-        for node in graph.nodes:
-            if node.op == "output":
-                return map_arg(node.args[0], found.__getitem__)
-            if node.op == "placeholder":
-                found[node] = next(given)
-            else:
-                function, arguments = steps[node]
+    def __init__(self, function: Callable[..., Tensor], *examples: Tensor):
+        *self._nodes, output = make_fx(function)(*(x.detach() for x in examples)).graph.nodes
+        self._output, known = output.args[0], operations()
+        self._inputs = [node for node in self._nodes if node.op == "placeholder"]
+        self._steps = {n: _step(n, known) for n in self._nodes if n.op in ("call_function", "get_attr")}
+        moved = {self._inputs[0]}
+        for node in self._steps:
+            packet = getattr(node.target, "overloadpacket", None)
+            if (node.target is getitem or str(packet) in REARRANGING) and moved.issuperset(
+                node.all_input_nodes
+            ):
+                moved.add(node)
+        self._leaves = [n for n in self._nodes if n in moved and not moved.issuperset(n.users)]
+
+    def __call__(self, *values: Any) -> Any:
+        return self._play(dict(zip(self._inputs, values, strict=True)), self._output)
+
+    def leaves(self, first: Any) -> list[Any]:
+        return list(self._play({self._inputs[0]: first}, self._leaves))
+
+    def of_leaves(self, leaves: list[Any], *others: Any) -> Any:
+        given = zip([*self._leaves, *self._inputs[1:]], [*leaves, *others], strict=True)
+        return self._play(dict(given), self._output)
+
+    def _play(self, found: dict[Node, Any], wanted: Any) -> Any:
+        for node, (function, arguments) in self._steps.items():
+            if node not in found and all(n in found for n in node.all_input_nodes):
                 found[node] = function(**map_arg(arguments, found.__getitem__))
-        raise AssertionError("a graph without output")
-
-    return play
+        return map_arg(wanted, found.__getitem__)
 
 
 def _step(node: Node, known: dict[str, Callable]) -> tuple[Callable, dict[str, Any]]:

@@ -4,7 +4,7 @@ from typing import ClassVar
 from bench.api import Bilevel, Estimate, InnerSolver, Method, Target, require
 from bench.registry import register
 from methods.inner import GradientDescent
-from methods.libraries import jax_compiled
+from methods.libraries import jax_compiled, jaxopt_methods
 
 
 @register("method", "imaml-jaxopt")
@@ -18,7 +18,7 @@ class IMAMLJAXopt(Method):
 
     inner: InnerSolver = field(default_factory=GradientDescent)
     iterations: int = 5
-    needs: ClassVar[tuple[str, ...]] = jax_compiled.NEEDS
+    needs: ClassVar[tuple[str, ...]] = jaxopt_methods.NEEDS
     in_torch: ClassVar[bool] = False
     limit: ClassVar[Target | None] = "implicit"
 
@@ -26,4 +26,5 @@ class IMAMLJAXopt(Method):
         require(self.iterations >= 1, "iterations", self.iterations, "1 or more")
 
     def __call__(self, bilevel: Bilevel) -> Estimate:
-        return jax_compiled.run(bilevel, self.inner, self.iterations)
+        calls = {"inner_hvps": self.iterations}
+        return jax_compiled.run(bilevel, self.inner, jaxopt_methods.gradient, self.iterations, **calls)

@@ -1,25 +1,43 @@
-"""JAX and jaxopt on a problem written in torch, compiled once for each problem and shape."""
+"""JAX on a problem written in torch, compiled once for each problem and shape."""
 
 from collections.abc import Callable
 from dataclasses import fields
 from functools import lru_cache
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from bench.api import Bilevel, Declined, Estimate, InnerSolver, Problem
 from bench.registry import name_of
 from methods.inner import GradientDescent
-from methods.libraries.aten_to_jax import to_jax
+from methods.libraries.aten_to_jax import Translation
+from methods.libraries.jax_trees import by_leaves
 from methods.libraries.per_task import gather
 
-NEEDS = ("jax>=0.7", "jaxopt>=0.8.5")
+NEEDS = ("jax>=0.7",)
 
 
-def run(bilevel: Bilevel, inner: InnerSolver, iterations: int | None) -> Estimate:
-    """Unrolled through the inner steps, or (``iterations`` of CG) implicitly; copies in and out."""
+class Losses(NamedTuple):
+    """One task's losses of (leaves of the parameters, inputs, targets), and lambda of the proximal term."""
+
+    support: Callable[..., Any]
+    query: Callable[..., Any]
+    strength: float
+
+
+# (losses, inner solver, CG iterations) -> (theta, support x, y, query x, y) -> (meta_grad, adapted)
+Make = Callable[[Losses, GradientDescent, int | None], Callable[..., tuple[Any, Any]]]
+
+
+def run(
+    bilevel: Bilevel, inner: InnerSolver, make: Make, iterations: int | None = None, **calls: int
+) -> Estimate:
+    """What ``make`` makes of one task on all of them; ``calls`` are its oracle calls but for the inner steps.
+
+    Arrays of torch are handed over as they lie in memory, those of JAX are copied once into the estimate.
+    """
     if not isinstance(inner, GradientDescent):
-        raise Declined(f"this adapter of jaxopt has no '{name_of(inner)}'")
+        raise Declined(f"this adapter of JAX has no '{name_of(inner)}'")
     dtype, device = bilevel.meta.dtype, bilevel.meta.device
     if device.type != "cpu" or dtype not in (torch.float32, torch.float64):
         raise Declined(f"this adapter of JAX runs in float32 or float64 on the CPU, not {dtype} on {device}")
@@ -29,45 +47,30 @@ def run(bilevel: Bilevel, inner: InnerSolver, iterations: int | None) -> Estimat
     with jax.enable_x64(dtype == torch.float64):
         inputs = [x.detach() for x in (bilevel.start, *tasks)]
         shapes = tuple((tuple(x.shape[1:]), x.dtype) for x in inputs)
-        found = _compiled(bilevel.problem, inner, iterations, shapes)(*(x.numpy() for x in inputs))
-        meta_grad, adapted = (list(torch.from_numpy(np.array(x))) for x in found)
-    products = inner.steps if iterations is None else iterations
-    return gather(bilevel, meta_grad, adapted, inner_grads=inner.steps, inner_hvps=products, outer_grads=1)
+        function = _compiled(bilevel.problem, inner, make, iterations, shapes)
+        found = jax.block_until_ready(function(*(x.numpy() for x in inputs)))
+        meta_grad, adapted = (list(torch.from_dlpack(x)) for x in found)
+    calls["inner_grads"] = inner.steps + calls.get("inner_grads", 0)
+    return gather(bilevel, meta_grad, adapted, outer_grads=1, **calls)
 
 
 @lru_cache(maxsize=64)
-def _compiled(problem: Problem, inner: GradientDescent, iterations: int | None, shapes: tuple) -> Callable:
-    """jit over vmap over tasks of the gradient in theta: arrays of the batch -> (meta_grad, adapted)."""
+def _compiled(
+    problem: Problem, inner: GradientDescent, make: Make, iterations: int | None, shapes: tuple
+) -> Callable:
+    """jit over all tasks, vmap or one after another as the problem says: arrays -> (meta_grad, adapted)."""
     import jax
-    import jaxopt
-    from jaxopt import linear_solve
 
     phi, x, y, query_x, query_y = (torch.zeros(shape, dtype=kind) for shape, kind in shapes)
-    support = to_jax(lambda p, a, b: problem.support_loss(p, a, b), phi, x, y)
-    query = to_jax(lambda p, a, b: problem.query_loss(p, a, b), phi, query_x, query_y)
+    support = Translation(lambda p, a, b: problem.support_loss(p, a, b), phi, x, y)
+    query = Translation(lambda p, a, b: problem.query_loss(p, a, b), phi, query_x, query_y)
+    to_leaves, to_flat, (support, query) = by_leaves(phi.numpy(), support, query)
+    one_task = make(Losses(support, query, problem.strength), inner, iterations)
 
-    def objective(p, theta, a, b):
-        return support(p, a, b) + 0.5 * problem.strength * ((p - theta) ** 2).sum()
+    def one(theta, *task):
+        meta_grad, adapted = one_task(to_leaves(theta), *task)
+        return to_flat(meta_grad), to_flat(adapted)
 
-    def solve(matvec, b):
-        return linear_solve.solve_cg(matvec, b, maxiter=iterations, tol=0.0, atol=0.0)
-
-    solver = jaxopt.GradientDescent(
-        objective,
-        maxiter=inner.steps,
-        stepsize=inner.learning_rate,
-        tol=0.0,
-        acceleration=False,
-        implicit_diff=iterations is not None,
-        implicit_diff_solve=solve,
-        unroll=iterations is None,
-    )
-
-    def outer(theta, a, b, query_a, query_b):
-        first = theta if iterations is None else jax.lax.stop_gradient(theta)
-        if iterations is None and inner.steps == 0:  # jaxopt's loop of no steps does not compile
-            return query(theta, query_a, query_b), theta
-        adapted = solver.run(first, theta, a, b).params
-        return query(adapted, query_a, query_b), adapted
-
-    return jax.jit(jax.vmap(jax.grad(outer, has_aux=True)))
+    if problem.batching == "vmap":
+        return jax.jit(jax.vmap(one))
+    return jax.jit(lambda *arrays: jax.lax.map(lambda task: one(*task), arrays))

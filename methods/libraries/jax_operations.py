@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from bench.api import Declined
+from methods.libraries.jax_convolution import convolution
 
 
 def operations() -> dict[str, Callable]:
@@ -38,13 +39,6 @@ def operations() -> dict[str, Callable]:
         picked = jnp.take_along_axis(self, jnp.where(kept, target, 0)[:, None], axis=1)[:, 0]
         losses = jnp.where(kept, -picked, 0)
         return [losses, losses.sum() / kept.sum(), losses.sum()][reduction], kept.sum()
-
-    def convolution(input, weight, bias, stride, padding, dilation, transposed, output_padding, groups):
-        if transposed or groups != 1:
-            raise Declined("no translation of a transposed or grouped convolution to JAX")
-        pads = [(p, p) for p in padding]
-        y = jax.lax.conv_general_dilated(input, weight, stride, pads, rhs_dilation=dilation)
-        return y if bias is None else y + bias.reshape(-1, *[1] * len(padding))
 
     return {
         "add": lambda self, other, alpha=1: self + alpha * other,
