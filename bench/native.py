@@ -50,23 +50,19 @@ def missing() -> str | None:
     return f"no C++ compiler ({', '.join(COMPILERS)}) is on the path; install one, or name yours in CXX"
 
 
+@lru_cache
 def library(package: str, source: str) -> ctypes.CDLL:
-    """The shared library made of the file ``source`` of ``package``.
+    """The shared library made of the file ``source`` of ``package``; looked for once in a process.
 
     Raises `Declined` where there is no compiler, or it fails, with the last lines of what it said.
     """
     command = compiler()
     if command is None:
         raise Declined(str(missing()))
-    return _library(package, source, command, data.cache_root())
-
-
-@lru_cache
-def _library(package: str, source: str, command: tuple[str, ...], cache: Path) -> ctypes.CDLL:
     text = files(package).joinpath(source).read_bytes()
     key = hashlib.sha256(text)
     key.update(repr((command, FLAGS, _version(command), _cpu())).encode())
-    path = cache / f"{Path(source).stem}-{key.hexdigest()[:16]}.so"
+    path = data.cache_root() / f"{Path(source).stem}-{key.hexdigest()[:16]}.so"
     if path.is_file():
         try:
             return ctypes.CDLL(str(path))

@@ -24,9 +24,9 @@ def toy(tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "toy_native", raising=False)
     monkeypatch.setenv("METABENCH_CACHE", str(tmp_path / "cache"))
-    native._library.cache_clear()
+    native.library.cache_clear()
     yield package
-    native._library.cache_clear()
+    native.library.cache_clear()
 
 
 def fake(folder: Path, body: str) -> str:
@@ -42,11 +42,11 @@ def test_compiled_once_and_again_for_another_source(toy: Path, tmp_path: Path) -
     assert native.library("toy_native", "two.cpp").two() == 2
     (made,) = (tmp_path / "cache").iterdir()
     before = made.stat().st_mtime_ns
-    native._library.cache_clear()
+    native.library.cache_clear()
     assert native.library("toy_native", "two.cpp").two() == 2
     assert made.stat().st_mtime_ns == before
     (toy / "two.cpp").write_text('extern "C" int two() { return 3; }\n')
-    native._library.cache_clear()
+    native.library.cache_clear()
     assert native.library("toy_native", "two.cpp").two() == 3
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
@@ -69,6 +69,7 @@ def test_a_damaged_library_is_made_again(tmp_path: Path, monkeypatch, caplog) ->
     made.parent.mkdir()
     made.write_bytes(b"no library")
     monkeypatch.setenv("METABENCH_CACHE", str(made.parent))
+    native.library.cache_clear()
     with caplog.at_level(logging.WARNING):
         assert native.library("toy_native", "two.cpp").two() == 2
     assert "made again" in caplog.text

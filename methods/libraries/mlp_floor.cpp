@@ -450,10 +450,10 @@ struct Settings {
     double rate, strength;
 };
 
-// `positive` is, of the implicit gradient, whether every curvature met was positive, per task.
+// `sound` is, per task, whether phi is finite and, of the implicit gradient, every curvature met was positive.
 template <class T, class A>
 void run(const Settings &s, const long *hidden, const T *theta, const T *const *data, T *meta_grad, T *adapted,
-         uint8_t *positive) {
+         uint8_t *sound) {
     constexpr long L = Lanes<T>::N;
     using V = Vec<T>;
     Network<T, A> net(std::vector<long>(hidden, hidden + s.layers));
@@ -485,7 +485,9 @@ void run(const Settings &s, const long *hidden, const T *theta, const T *const *
         net.unpack(phi, adapted + t * n_params);
         net.linearise(phi, query);
         net.gradient(query, v);
-        positive[t] = 1;
+        V lost{};
+        for (long k = 0; k < size; k += L) lost += load(phi + k) - load(phi + k);  // NaN if not finite
+        sound[t] = sum<T>(lost) == 0;
         if (s.kind == ADJOINT) {
             std::memset(bar, 0, size * sizeof(T));
             const T share = rate * strength;
@@ -511,7 +513,7 @@ void run(const Settings &s, const long *hidden, const T *theta, const T *const *
                 net.product(phi, v, support, g);
                 for (long k = 0; k < size; k += L) store(g + k, load(g + k) + strength * load(v + k));
                 const T curvature = dot(v, g, size);
-                if (!(curvature > 0)) positive[t] = 0;
+                if (!(curvature > 0)) sound[t] = 0;
                 if (curvature == 0) break;
                 const T length = rr / curvature;
                 for (long k = 0; k < size; k += L) {
@@ -530,10 +532,10 @@ void run(const Settings &s, const long *hidden, const T *theta, const T *const *
 
 template <class T>
 int guarded(const Settings *s, const long *hidden, long activation, const T *theta, const T *const *data,
-            T *meta_grad, T *adapted, uint8_t *positive) {
+            T *meta_grad, T *adapted, uint8_t *sound) {
     try {
-        if (activation) run<T, Tanh>(*s, hidden, theta, data, meta_grad, adapted, positive);
-        else run<T, Relu>(*s, hidden, theta, data, meta_grad, adapted, positive);
+        if (activation) run<T, Tanh>(*s, hidden, theta, data, meta_grad, adapted, sound);
+        else run<T, Relu>(*s, hidden, theta, data, meta_grad, adapted, sound);
         return 0;
     } catch (const std::bad_alloc &) {
         return 1;
@@ -544,11 +546,11 @@ int guarded(const Settings *s, const long *hidden, long activation, const T *the
 
 extern "C" int meta_gradients_float32(const Settings *s, const long *hidden, long activation, const float *theta,
                                       const float *const *data, float *meta_grad, float *adapted,
-                                      uint8_t *positive) {
-    return guarded(s, hidden, activation, theta, data, meta_grad, adapted, positive);
+                                      uint8_t *sound) {
+    return guarded(s, hidden, activation, theta, data, meta_grad, adapted, sound);
 }
 extern "C" int meta_gradients_float64(const Settings *s, const long *hidden, long activation,
                                       const double *theta, const double *const *data, double *meta_grad,
-                                      double *adapted, uint8_t *positive) {
-    return guarded(s, hidden, activation, theta, data, meta_grad, adapted, positive);
+                                      double *adapted, uint8_t *sound) {
+    return guarded(s, hidden, activation, theta, data, meta_grad, adapted, sound);
 }
