@@ -3,7 +3,7 @@
 Places, each overridable by an environment variable:
 
     METABENCH_DATA    folder of data sets (default: the user's data folder); `<data>/omniglot-py/...`
-    METABENCH_CACHE   folder of prepared arrays (default: the user's cache folder); safe to delete
+    METABENCH_CACHE   folder of prepared arrays and compiled C++ (default: the user's cache); safe to delete
     METABENCH_MIRROR  base URL of a copy of the data folder, used instead of the official addresses
 """
 

@@ -24,6 +24,11 @@ class Plugin:
     install: ClassVar[str | None] = None
     stochastic: ClassVar[bool] = False
 
+    @classmethod
+    def lacks(cls) -> str | None:
+        """What this machine lacks for it other than packages, and what to do; None where it lacks nothing."""
+        return None
+
     def known_fault(self) -> str | None:
         """A fault of the code behind it that is run as it is, None where none is known.
 

@@ -137,7 +137,7 @@ def unavailable(plugin: Plugin | type[Plugin]) -> str | None:
             return f"{needed.name} is not installed; {command}"
         if not needed.specifier.contains(found, prereleases=True):
             return f"{needed.name} {found} is installed; {command}"
-    return None
+    return plugin.lacks()
 
 
 def field_types(cls: type) -> dict[str, tuple[Field, Any]]:

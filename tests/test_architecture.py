@@ -35,7 +35,9 @@ def test_arrows_point_one_way(path: Path) -> None:
     folder = path.relative_to(ROOT).parts
     contract = ("bench.api", "bench.registry", "bench.errors")
     for name in ours(path) - {"bench", "methods", "analysis"}:
-        if folder[0] == "methods":
+        if folder[:2] == ("methods", "libraries"):
+            assert allowed(name, "methods", "bench.native", *contract), name
+        elif folder[0] == "methods":
             assert allowed(name, "methods", *contract), name
         elif folder[:2] == ("bench", "problems"):
             assert allowed(name, "bench.problems", "bench.data", *contract), name

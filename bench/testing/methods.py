@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy
@@ -14,7 +15,7 @@ from bench.errors import UsageError
 from bench.reference import Reference, implicit_reference, maml_reference
 from bench.registry import build, describe, is_stochastic, kind_of, parts, unavailable
 from bench.testing.battery import Battery, battery
-from bench.testing.samples import regression, same_tasks, sinusoid, stationary
+from bench.testing.samples import Home, regression, same_tasks, sinusoid, sinusoids, stationary
 
 DRAWS = 2000
 CHUNK = 500  # draws of a call
@@ -31,7 +32,7 @@ def check_method(
     exact: Target | None = None,
     also_on: Sequence[Bilevel] = (),
 ) -> None:
-    """The battery of a method, on linear regression.
+    """The battery of a method, on linear regression, or on sinusoids where it declines that.
 
     Of a method with a field `inner`, an inner solver, ``adapted`` is what that returns from theta. Where the
     method has a `known_fault`, what that spoils passes, and the fault has to show.
@@ -46,16 +47,15 @@ def check_method(
             run.fail("available", Declined(reason))
             return
     run.fault = method.known_fault()
-    bilevel = regression()
-    first: Estimate | None = run.attempt("runs on linear regression", lambda: method(bilevel))
+    home, bilevel, first = _first(run, method)
     if first is None:
         return
     _check_form(run, first, bilevel)
-    _check_adapted(run, method, first)
-    _check_converged(run, method, first)
+    _check_adapted(run, method, home, first)
+    _check_converged(run, method, home, first)
     _check_calls(run, method, bilevel)
-    _check_memory(run, method, first)
-    fresh = regression()
+    _check_memory(run, method, home, first)
+    fresh = home()
     run.add(
         "leaves its inputs untouched", torch.equal(bilevel.meta, fresh.meta) and same_tasks(bilevel, fresh)
     )
@@ -65,29 +65,41 @@ def check_method(
     run.close("permuting tasks permutes results", swapped, first.meta_grad[[2, 0, 1]], 1e-12)
     alone = torch.cat([method(fresh.one(t)).meta_grad for t in range(len(fresh.tasks))])
     run.close("one task at a time equals all at once", alone, first.meta_grad, 1e-12)
-    single = run.attempt("one task with one shot", lambda: method(regression(n_tasks=1, support=1)))
-    run.add(
-        "one task with one shot is finite",
-        single is not None and bool(torch.isfinite(single.meta_grad).all()),
-    )
-    flat = run.attempt("stationary start", lambda: method(stationary()))
+    single = run.attempt("one task with one shot", lambda: method(home(n_tasks=1, support=1)))
+    good = single is not None and bool(torch.isfinite(single.meta_grad).all())
+    run.add("one task with one shot is finite", good)
+    flat = run.attempt("stationary start", lambda: method(stationary(home)))
     run.may_be_spoilt(
         "finite where every gradient is zero", flat is not None and bool(torch.isfinite(flat.meta_grad).all())
     )
     _check_cost(run, method, bilevel)
-    _check_noise(run, method, first)
-    rounded = regression().to(torch.float32)
+    _check_noise(run, method, home, first)
+    rounded = home().to(torch.float32)
     low = run.attempt("float32", lambda: method(rounded))
     if low is not None:
         run.add("float32 in, float32 out", low.meta_grad.dtype == torch.float32)
         high = method(rounded.to(torch.float64)).meta_grad
         run.close("float32 agrees with float64", low.meta_grad.double(), high, method.float32_error)
     if method.limit is not None:
-        _check_limit(run, method, method.limit)
+        _check_limit(run, method, home, method.limit)
     promise = exact or method.exact
     if promise is not None:
         run.attempt(f"keeps its promise: {promise}", lambda: _check_promise(run, method, promise, also_on))
     run.fault_shows()
+
+
+def _first(run: Battery, method: Method) -> tuple[Home, Bilevel, Estimate | None]:
+    """The problem that the battery runs on, and the first estimate there; None where there is none."""
+    name, bilevel, other = "runs on linear regression", regression(), sinusoids()
+    try:
+        return regression, bilevel, method(bilevel)
+    except Exception as error:  # noqa: BLE001  as in `Battery.attempt`
+        first = Battery().attempt(name, lambda: method(other)) if isinstance(error, Declined) else None
+        if first is None:
+            run.fail(name, error)
+        else:
+            run.add(name, True, f"declined: {error}")
+        return sinusoids, other, first
 
 
 def _check_form(run: Battery, first: Estimate, bilevel: Bilevel) -> None:
@@ -106,8 +118,8 @@ def _check_form(run: Battery, first: Estimate, bilevel: Bilevel) -> None:
     run.add("finite", bool(finite))
 
 
-def _check_adapted(run: Battery, method: Method, first: Estimate) -> None:
-    inner, bilevel = getattr(method, "inner", None), regression()
+def _check_adapted(run: Battery, method: Method, home: Home, first: Estimate) -> None:
+    inner, bilevel = getattr(method, "inner", None), home()
     if not isinstance(inner, InnerSolver):
         return
     solution = run.attempt("its inner solver runs", lambda: inner(bilevel, bilevel.start))
@@ -116,14 +128,14 @@ def _check_adapted(run: Battery, method: Method, first: Estimate) -> None:
         run.close("adapted is what its inner solver returns", *moved, ADAPTED, run.may_be_spoilt)
 
 
-def _check_converged(run: Battery, method: Method, first: Estimate) -> None:
+def _check_converged(run: Battery, method: Method, home: Home, first: Estimate) -> None:
     """A method that never says so would be left out of every comparison; few steps may be too few."""
 
     def tries() -> Iterator[Estimate]:
         yield first
-        for more in (_longer, _ended):
+        for more in (_longer, partial(_ended, home=home)):
             try:
-                yield more(method)(regression())
+                yield more(method)(home())
             except Declined:
                 continue
 
@@ -145,9 +157,9 @@ def _check_calls(run: Battery, method: Method, used: Bilevel) -> None:
     run.add("adds its calls to those counted before", good, f"added {added}, alone {counted}")
 
 
-def _check_memory(run: Battery, method: Method, first: Estimate) -> None:
+def _check_memory(run: Battery, method: Method, home: Home, first: Estimate) -> None:
     """What an earlier outer step left behind may save work; it may not show in the result."""
-    name, b, memory = "an earlier call does not show in the result", regression(), {}
+    name, b, memory = "an earlier call does not show in the result", home(), {}
     method(Bilevel(b.problem, b.tasks, b.meta + 0.1, memory=memory))
     later = Bilevel(b.problem, b.tasks, b.meta, memory=memory)
     if not memory:
@@ -168,14 +180,14 @@ def _check_cost(run: Battery, method: Method, used: Bilevel) -> None:
         run.add("declared cost equals the counted one", declared.as_dict() == counted, text)
 
 
-def _check_noise(run: Battery, method: Method, first: Estimate) -> None:
+def _check_noise(run: Battery, method: Method, home: Home, first: Estimate) -> None:
     """Random numbers come from the tasks' seeds and are declared; their mean is what was promised."""
-    b = regression()
+    b = home()
     reseeded = Bilevel(b.problem, b.tasks, b.meta, seeds=(3, 4, 5))
     differs = not torch.equal(method(reseeded).meta_grad, first.meta_grad)
     declared = is_stochastic(method)
     run.add("another seed changes it if and only if it is stochastic", differs == declared, f"{differs}")
-    _check_random_state(run, method)
+    _check_random_state(run, method, home)
     if method.unbiased is not None:
         reference = _reference(b, method, method.unbiased).value
         tasks = b.tasks[torch.arange(3).repeat(CHUNK)]
@@ -195,7 +207,7 @@ def _sigmas(draws: Tensor, mean: Tensor) -> float:
     return error.abs().max().item()
 
 
-def _check_random_state(run: Battery, method: Method) -> None:
+def _check_random_state(run: Battery, method: Method, home: Home) -> None:
     """The global generators of torch, NumPy and Python are neither drawn from nor seeded.
 
     Type checkers such as beartype draw from Python's, so that only a use of it that shows counts.
@@ -208,7 +220,7 @@ def _check_random_state(run: Battery, method: Method) -> None:
             numpy.random.seed(seed)
             torch.default_generator.manual_seed(seed)
             before = _states()
-            estimate = method(regression())
+            estimate = method(home())
             untouched = untouched and _states() == before
             left.append(random.getstate())
             tensors = estimate.meta_grad, estimate.adapted, *estimate.stats.values()
@@ -226,18 +238,19 @@ def _states() -> tuple[Any, Any]:
     return torch.get_rng_state().tolist(), (state["state"]["key"].tolist(), state["state"]["pos"])
 
 
-def _check_limit(run: Battery, method: Method, limit: Target) -> None:
+def _check_limit(run: Battery, method: Method, home: Home, limit: Target) -> None:
     name = f"tends to the exact {limit} gradient as its parts converge"
-    ended = run.attempt(name, lambda: _ended(method)(regression()))
+    ended = run.attempt(name, lambda: _ended(method, home)(home()))
     if ended is not None:
-        wanted = _reference(regression(), method, limit).value
+        wanted = _reference(home(), method, limit).value
         run.close(name, ended.meta_grad, wanted, LIMIT, run.promised)
 
 
-def _ended(method: Method) -> Method:
-    """With parts that converge on linear regression: the inner one by 300 steps of length near 1 / L."""
+def _ended(method: Method, home: Home) -> Method:
+    """With parts that converge on ``home``: the inner one by 300 steps of length near 1 / L."""
+    rate = 0.1 if home is regression else 0.02
     ends: dict[str, Any] = {
-        "inner": build("inner", {"name": "gradient_descent", "steps": 300, "learning_rate": 0.1}),
+        "inner": build("inner", {"name": "gradient_descent", "steps": 300, "learning_rate": rate}),
         "linear": build("linear", "dense"),
         "iterations": 12,
         "difference": "symmetric",

@@ -10,6 +10,8 @@ from torch import Tensor
 from bench.api import Bilevel, Problem
 from bench.registry import build
 
+Home = Callable[..., Bilevel]  # a problem of `n_tasks` tasks with `support` examples each
+
 
 def draw(problem: Problem, n_tasks: int, seed: int = 0) -> Bilevel:
     """A float64 batch of ``n_tasks`` tasks and initial meta-parameters, from ``seed``."""
@@ -24,16 +26,21 @@ def regression(n_tasks: int = 3, **fields: Any) -> Bilevel:
 
 def sinusoid(n_tasks: int = 2) -> Bilevel:
     """Two sinusoid tasks on a small smooth network: the curved test problem."""
+    return sinusoids(n_tasks)
+
+
+def sinusoids(n_tasks: int = 3, support: int = 10) -> Bilevel:
+    """Three tasks like that of `sinusoid`, for methods that do not serve linear regression."""
     network = {"name": "mlp", "hidden": [6, 6], "activation": "tanh"}
-    return draw(build("problem", {"name": "sinusoid", "network": network}), n_tasks)
+    return draw(build("problem", {"name": "sinusoid", "network": network, "shots": support}), n_tasks)
 
 
-def stationary() -> Bilevel:
-    """Linear regression whose support and query gradients vanish at the meta-parameters."""
-    bilevel = regression()
-    tasks, meta = bilevel.tasks, bilevel.meta
-    tasks = replace(tasks, support_y=tasks.support_x @ meta, query_y=tasks.query_x @ meta)
-    return Bilevel(bilevel.problem, tasks, meta)
+def stationary(home: Callable[[], Bilevel] = regression) -> Bilevel:
+    """Tasks of ``home`` whose support and query gradients vanish at the meta-parameters."""
+    bilevel = home()
+    tasks, meta, problem = bilevel.tasks, bilevel.meta, bilevel.problem
+    targets = [torch.stack([problem.outputs(meta, x) for x in xs]) for xs in (tasks.support_x, tasks.query_x)]
+    return Bilevel(problem, replace(tasks, support_y=targets[0], query_y=targets[1]), meta)
 
 
 def system(
