@@ -34,13 +34,10 @@ def run_gate(study: str, path: Path, update: bool, time: bool, results: Path, js
     now, measured = _measure(spec, time, json)
     differences = compare(baseline, now, measured, time) if baseline else []
     renewed = accepted(baseline, now, differences)
-    code = _code(now, differences)
-    if update:
-        target, code = path, NOT_JUDGED if code == NOT_JUDGED and not differences else PASSED
-    else:
-        target = results / spec.name / "baseline.json"
-    written = update or bool(differences)
-    if written:
+    untimed = [one.untimed for one in measured.values() if one.untimed and one.entry.status in MEASURED]
+    code = _code(now, differences, untimed, update)
+    target = path if update else results / spec.name / "baseline.json"
+    if update or differences:
         write_whole(target, renewed.content())
     if json:
         found = [_plain(difference) for difference in differences]
@@ -55,10 +52,12 @@ def run_gate(study: str, path: Path, update: bool, time: bool, results: Path, js
     say(f"{spec.name}: {counts}; {_summary(baseline, differences)}", "bold" if code else "bold green")
     if update:
         say(f"new baseline: {path}")
-    elif written:
-        command = shlex.join(["metabench", "gate", study, "--baseline", str(path), *_flags(time), "--update"])
-        say(f"new baseline, ready to use: {target}")
-        say(f"if the change is meant, copy it to {path}, or: {command}")
+        if untimed:
+            say(f"{len(untimed)} cells have no new time in it: {untimed[0]}", "yellow")
+    elif differences:
+        command = shlex.join(["metabench", "gate", study, "--baseline", str(path), "--update"])
+        say(f"what got better fails too. If all of it is meant, copy {target} to {path},")
+        say(f"or: {command}{' --time' * time}")
     return code
 
 
@@ -78,12 +77,12 @@ def _measure(spec: Spec, time: bool, quiet: bool) -> tuple[Baseline, dict[str, M
     return Baseline(schema=SCHEMA, study=spec.name, environment=Environment.here(), cells=entries), measured
 
 
-def _code(now: Baseline, differences: list[Difference]) -> int:
+def _code(now: Baseline, differences: list[Difference], untimed: list[str], update: bool) -> int:
     verdicts = {difference.verdict for difference in differences}
-    if verdicts & set(FAILING):
+    if verdicts & set(FAILING) and not update:
         return DIFFERS
     nothing = not any(entry.status in MEASURED for entry in now.cells.values())
-    return NOT_JUDGED if verdicts or nothing else PASSED
+    return NOT_JUDGED if nothing or untimed or (verdicts and not update) else PASSED
 
 
 def _table(differences: list[Difference]) -> list[tuple[str, str]]:
@@ -124,8 +123,7 @@ def _summary(baseline: Baseline | None, differences: list[Difference]) -> str:
     cells = {name: [d.verdict for d in differences if d.cell == name] for name in (d.cell for d in differences)}
     verdicts = [verdict for found in cells.values() for verdict in dict.fromkeys(found)]
     words = ", ".join(f"{verdicts.count(v)} {v}" for v in (*FAILING, "not judged") if v in verdicts)
-    advice = "; what improved fails too, until the baseline is updated" if "improved" in verdicts else ""
-    return f"{len(cells)} cells differ from the baseline ({words}){advice}"
+    return f"{len(cells)} cell{'s' * (len(cells) > 1)} not as the baseline ({words})"
 
 
 def _elsewhere(before: Environment, now: Environment) -> str:
@@ -142,6 +140,3 @@ def _elsewhere(before: Environment, now: Environment) -> str:
     )
     return f"the baseline was taken elsewhere ({'; '.join(changed)}): {meaning}"
 
-
-def _flags(time: bool) -> list[str]:
-    return ["--time"] if time else []
