@@ -37,7 +37,7 @@ class Ratio(_Part):
 
 
 class Entry(_Part):
-    """One cell. ``metrics`` by name (see `bench.gate`), null where there is none; ``time`` where it was timed."""
+    """One cell: its metrics by name (see `bench.gate`), null where there is none, and its time where known."""
 
     status: str
     dtype: str
@@ -57,7 +57,7 @@ class Environment(_Part):
         return cls(torch=torch.__version__, machine=platform.machine(), cpu=environment()["cpu"])
 
     def counts_alike(self, other: "Environment") -> bool:
-        """Whether the same program runs the same operators in both: one release of torch, one architecture."""
+        """Whether the same program runs the same operators in both: same release of torch and architecture."""
         release, others = (e.torch.partition("+")[0] for e in (self, other))  # without +cpu, +cu128
         return release == others and self.machine == other.machine
 
@@ -86,7 +86,7 @@ def name_of(label: str, cell_id: str) -> str:
 
 
 def id_of(name: str) -> str:
-    """The cell id in the name of an entry; the name itself where it holds none, so that it matches no cell."""
+    """The cell id in the name of an entry; the name itself where it holds none, which matches no cell."""
     found = re.search(r" \[([0-9a-f]{16})\]$", name)
     return found[1] if found else name
 
@@ -97,7 +97,8 @@ def read(path: Path) -> Baseline:
         content = path.read_bytes()
     except FileNotFoundError:
         raise UsageError(
-            f"there is no baseline {path}; `metabench gate --update` writes it, `--baseline FILE` names another"
+            f"there is no baseline {path}; `metabench gate --update` writes it, "
+            "`--baseline FILE` names another"
         ) from None
     except OSError as error:
         raise failed("read", path, error) from error

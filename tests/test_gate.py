@@ -1,4 +1,4 @@
-"""`metabench gate`: what it finds in code that became slower, larger, faster or wrong, and what it leaves alone."""
+"""`metabench gate`: what it finds in code that became slower, larger, faster or wrong, and what it lets be."""
 
 import contextlib
 import json
@@ -39,6 +39,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("honest")
     (folder / "mine.toml").write_text(STUDY)
     with contextlib.chdir(folder):
+        metabench("gate", "mine.toml", "--update")  # the type checker of the tests keeps a tensor once
         result = metabench("gate", "mine.toml", "--update")
     assert result.code == 0, result.err
     assert "new baseline: gate.json" in result.out
@@ -78,7 +79,7 @@ def entry(table: dict[str, Any]) -> dict[str, Any]:
 def test_the_same_code_passes_again_and_again(folder: Path) -> None:
     before = Path("gate.json").read_bytes()
     for _ in range(2):
-        result = gate(); print(result.out)
+        result = gate()
         assert result.code == 0
         assert "mine: 2 ok; as the baseline" in result.out
     assert gate("--update").code == 0
@@ -100,7 +101,7 @@ def test_a_baseline_reads_well(folder: Path) -> None:
         ("copies", {"operators": "regressed", "peak_bytes": "regressed"}),
         ("idle operator", {"operators": "regressed"}),
         ("product saved", {"calls.inner_hvps": "improved", "operators": "improved", "flops": "improved"}),
-        ("wrong", {"calls.inner_hvps": "improved", "error.implicit": "regressed"}),
+        ("wrong sign", {"operators": "regressed", "error.maml": "regressed", "error.implicit": "regressed"}),
         ("raises", {"status": "regressed"}),
     ],
 )
@@ -158,7 +159,7 @@ def test_a_cell_that_only_the_baseline_has_fails(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"<<<<<<< HEAD", b"[]", b'{"schema": 2}', b"\xff\xfe", b'{"schema": 1, "study": "mine", "cells": 3}'],
+    [b"", b"<<<<<<< HEAD", b"[]", b'{"schema": 2}', b"\xff\xfe", b'{"schema": 1, "cells": 3}'],
 )
 @pytest.mark.parametrize("options", [(), ("--update",)])
 def test_a_damaged_baseline_is_one_clear_error(content: bytes, options: tuple[str, ...]) -> None:

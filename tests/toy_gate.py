@@ -1,4 +1,4 @@
-"""Real solvers in wrappers that one line makes slower, larger or faster: what a change to their code would do.
+"""Real solvers in wrappers that one line makes slower, larger or faster, as a change to their code would.
 
 The description of a cell, and so its id, stays the same; ``planted`` says what has become of the code.
 """
@@ -13,7 +13,7 @@ from bench.registry import register
 from methods.inner import GradientDescent
 from methods.linear import ConjugateGradient
 
-Fault = Literal["extra product", "product saved", "copies", "idle operator", "wrong", "raises"]
+Fault = Literal["extra product", "product saved", "copies", "idle operator", "wrong sign", "raises"]
 
 planted: Fault | None = None
 _kept: list[Tensor] = []
@@ -33,7 +33,7 @@ class PlantedConjugateGradient(LinearSolver):
         def product(v):
             if planted == "extra product":
                 matvec(v)
-            return v.exp() - v.expm1() if planted == "wrong" else matvec(v)
+            return -matvec(v) if planted == "wrong sign" else matvec(v)
 
         inside = ConjugateGradient(2) if planted == "product saved" else self.inside
         return inside(product, rhs, start, noise)

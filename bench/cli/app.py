@@ -16,7 +16,8 @@ USAGE = 2
 BROKEN_PIPE = 1  # as rich and typer say it where they notice first
 
 EXIT_CODES = """Exit codes: 0 all done; 1 some cells (or checks, or a gate) failed; 2 wrong usage; 3 nothing
-measured or judged; 130 interrupted. A declined cell is no failure: its method or problem gave a reason, which `status` shows."""
+measured, or not judged; 130 interrupted. A declined cell is no failure: its method or problem gave a reason,
+which `status` shows."""
 
 app = typer.Typer(
     help="Benchmarks and ablations of meta-gradients: accuracy against exact MAML, time and memory.",

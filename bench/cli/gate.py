@@ -87,13 +87,14 @@ def _code(now: Baseline, differences: list[Difference], untimed: list[str], upda
 
 def _table(differences: list[Difference]) -> list[tuple[str, str]]:
     """Lines with their styles: per cell its name, then a row for every metric that differs."""
+    if not differences:
+        return []
     rows = [("metric", "baseline", "now", "factor", "verdict")]
-    rows += [
-        (d.metric, _value(d.baseline), _value(d.now), number(d.factor), f"{d.verdict}{d.note and ': '}{d.note}")
-        for d in differences
-    ]
-    header, *lines = columns(rows) if differences else [""]
-    table, cell = [(header, "dim")] if differences else [], ""
+    for d in differences:
+        verdict = f"{d.verdict}: {d.note}" if d.note else d.verdict
+        rows.append((d.metric, _value(d.baseline), _value(d.now), number(d.factor), verdict))
+    header, *lines = columns(rows)
+    table, cell = [(header, "dim")], ""
     for difference, line in zip(differences, lines, strict=True):
         if difference.cell != cell:
             cell = difference.cell
@@ -120,8 +121,8 @@ def _summary(baseline: Baseline | None, differences: list[Difference]) -> str:
         return "no baseline before"
     if not differences:
         return "as the baseline"
-    cells = {name: [d.verdict for d in differences if d.cell == name] for name in (d.cell for d in differences)}
-    verdicts = [verdict for found in cells.values() for verdict in dict.fromkeys(found)]
+    cells = {difference.cell for difference in differences}
+    verdicts = [verdict for _, verdict in {(d.cell, d.verdict) for d in differences}]
     words = ", ".join(f"{verdicts.count(v)} {v}" for v in (*FAILING, "not judged") if v in verdicts)
     return f"{len(cells)} cell{'s' * (len(cells) > 1)} not as the baseline ({words})"
 
@@ -136,7 +137,6 @@ def _elsewhere(before: Environment, now: Environment) -> str:
     meaning = (
         "counts are compared as ever, times with caution"
         if before.counts_alike(now)
-        else "operators, FLOPs and bytes that differ are not judged; take the baseline anew on the commit before"
+        else "operators, FLOPs and bytes that differ are not judged; take a baseline here of the accepted code"
     )
     return f"the baseline was taken elsewhere ({'; '.join(changed)}): {meaning}"
-
