@@ -37,7 +37,7 @@ class Ratio(_Part):
 
 
 class Entry(_Part):
-    """One cell: its metrics by name (see `bench.gate`), null where there is none, and its time where known."""
+    """One cell: its metrics by name (see `bench.gate`), null where there is none; its time where known."""
 
     status: str
     dtype: str
@@ -57,7 +57,7 @@ class Environment(_Part):
         return cls(torch=torch.__version__, machine=platform.machine(), cpu=environment()["cpu"])
 
     def counts_alike(self, other: "Environment") -> bool:
-        """Whether the same program runs the same operators in both: same release of torch and architecture."""
+        """Whether the same program runs the same operators in both: same torch release and architecture."""
         release, others = (e.torch.partition("+")[0] for e in (self, other))  # without +cpu, +cu128
         return release == others and self.machine == other.machine
 

@@ -16,7 +16,7 @@ interleaved pairs, and judged only if that method against itself gives 1.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -69,14 +69,15 @@ class Difference:
     def factor(self) -> float | None:
         """now / baseline, where both are numbers (of times, their medians)."""
         before, now = (x.median if isinstance(x, Ratio) else x for x in (self.baseline, self.now))
-        numbers = isinstance(before, int | float) and isinstance(now, int | float)
-        return now / before if numbers and before else None
+        if isinstance(before, int | float) and isinstance(now, int | float) and before:
+            return now / before
+        return None
 
 
 def measure(cell: Cell, study: str, time: bool) -> Measured:
     """Run a cell in this process, with the passes that the gate needs instead of its own."""
     passes = ["accuracy", "tensor_bytes", *(["time"] if time else [])]
-    description = cell.description | {"passes": passes}
+    description: dict[str, Any] = {**cell.description, "passes": passes}
     record = run_cell(Cell(cell.id, description), study)
     counted = dict.fromkeys(("operators", "flops"))
     if record["status"] in MEASURED:
@@ -91,8 +92,8 @@ def measure(cell: Cell, study: str, time: bool) -> Measured:
     entry = Entry(
         status=record["status"], dtype=description["dtype"], metrics=_metrics(record) | counted, time=ratio
     )
-    reason = record["reason"]
-    return Measured(entry, reason and reason["message"].partition("\n")[0], untimed)
+    reason = record["reason"]["message"].partition("\n")[0] if record["reason"] else None
+    return Measured(entry, reason, untimed)
 
 
 def _metrics(record: Record) -> dict[str, Value]:

@@ -1,4 +1,4 @@
-"""`metabench gate`: what it finds in code that became slower, larger, faster or wrong, and what it lets be."""
+"""`metabench gate`: what it finds in code that became slower, larger, faster or wrong, and lets be."""
 
 import contextlib
 import json

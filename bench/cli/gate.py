@@ -137,6 +137,6 @@ def _elsewhere(before: Environment, now: Environment) -> str:
     meaning = (
         "counts are compared as ever, times with caution"
         if before.counts_alike(now)
-        else "operators, FLOPs and bytes that differ are not judged; take a baseline here of the accepted code"
+        else "operators, FLOPs and bytes that differ are not judged; take a baseline here of accepted code"
     )
     return f"the baseline was taken elsewhere ({'; '.join(changed)}): {meaning}"
