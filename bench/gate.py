@@ -11,7 +11,7 @@ Metrics of a cell, besides its status:
 
 A gate that lets a gain pass would let the loss of it pass later, so that both sides count: what got better
 fails until the baseline is updated. Time, where it is asked for, is the ratio to first-order MAML in
-interleaved pairs, and judged only if that method against itself gives 1.
+interleaved pairs, and judged only if that method against itself gives 1, not merely in the middle of noise.
 """
 
 from collections.abc import Iterable
@@ -42,7 +42,7 @@ OWN_ERROR, OWN_FACTOR = 1000, 1.1  # from 1000 eps on
 ROUNDED_FACTOR, LEAST_ERROR = 4.0, 16  # below; and what is below 16 eps counts as 16 eps
 
 TIME_FACTOR = 1.3  # the interval must lie wholly beyond the baseline's interval widened by this
-CONTROL_FACTOR = 1.05  # the reference against itself must not lie wholly beyond this
+CONTROL_FACTOR = 1.05  # the reference against itself must not lie wholly beyond this, nor reach TIME_FACTOR
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ def _time(record: Record) -> tuple[Ratio | None, str | None]:
     ratio, control = (_ratio(times[name], times["reference_s"]) for name in ("samples_s", "control_s"))
     if ratio is None or control is None:
         return None, f"{len(times['samples_s'])} rounds are too few for an interval (`repeats` in the study)"
-    if control.low > CONTROL_FACTOR or control.high < 1 / CONTROL_FACTOR:
+    biased = control.low > CONTROL_FACTOR or control.high < 1 / CONTROL_FACTOR
+    if biased or control.high > TIME_FACTOR or control.low < 1 / TIME_FACTOR:
         against = f"{control.median:.3g} of its own time ({control.low:.3g} to {control.high:.3g})"
         return None, f"the machine is too restless: the reference took {against}"
     return ratio, None
