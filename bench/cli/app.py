@@ -246,7 +246,7 @@ def check(
 )
 def gate(
     study: Annotated[
-        str, typer.Argument(help="A shipped study's name or a TOML file.", metavar="[STUDY]")
+        str, typer.Argument(help="A shipped study's name or a TOML file.", metavar="STUDY")
     ] = "gate",
     baseline: Annotated[
         Path, typer.Option("--baseline", help="The committed baseline.", metavar="FILE")
