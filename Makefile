@@ -2,12 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install libraries demo test lint types reference clean
+.PHONY: help install libraries demo test bench gate lint types reference clean
 
 help:
 	@echo "make demo       install, run the demo study, build its report, print its path"
 	@echo "make test       install, run all tests"
 	@echo "make libraries  the other libraries that metabench compares itself with (JAX, TorchOpt, betty, hypergrad)"
+	@echo "make bench      times of kernels and meta-gradients, by pytest-benchmark, in results/benchmarks.json"
+	@echo "make gate       calls, operators, FLOPs, bytes and errors against tests/benchmarks/gate.json"
 	@echo "make lint       ruff: style and errors"
 	@echo "make types      pyright"
 	@echo "make reference  run the reference studies anew (about an hour; METABENCH_DATA must hold Omniglot)"
@@ -31,6 +33,15 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -n auto --benchmark-disable
+
+# Without the options of pyproject.toml: types that are checked at run time take time too.
+bench: install
+	@mkdir -p results
+	$(BIN)/python -m pytest tests/benchmarks --override-ini=addopts= --benchmark-only --benchmark-disable-gc \
+		--benchmark-json=results/benchmarks.json
+
+gate: install
+	$(BIN)/metabench gate --baseline tests/benchmarks/gate.json
 
 lint: install
 	$(BIN)/ruff check .

@@ -32,6 +32,7 @@ STATUSES = (
     "killed",  # the worker process ended in the middle
     "declined",  # a plugin cannot serve this cell and says why
 )
+MEASURED = ("ok", "not_converged", "non_finite")  # the statuses whose records hold numbers
 Record = dict[str, Any]
 
 _COLUMNS = ("id", "status", "json")

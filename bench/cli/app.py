@@ -15,8 +15,9 @@ from bench.errors import UsageError
 USAGE = 2
 BROKEN_PIPE = 1  # as rich and typer say it where they notice first
 
-EXIT_CODES = """Exit codes: 0 all done; 1 some cells (or checks) failed; 2 wrong usage; 3 nothing measured;
-130 interrupted. A declined cell is no failure: its method or problem gave a reason, which `status` shows."""
+EXIT_CODES = """Exit codes: 0 all done; 1 some cells (or checks, or a gate) failed; 2 wrong usage; 3 nothing
+measured, or not judged; 130 interrupted. A declined cell is no failure: its method or problem gave a reason,
+which `status` shows."""
 
 app = typer.Typer(
     help="Benchmarks and ablations of meta-gradients: accuracy against exact MAML, time and memory.",
@@ -248,6 +249,34 @@ def check(
     from bench.cli.check import check_plugins
 
     raise typer.Exit(check_plugins(targets or [], everything, json))
+
+
+@app.command(
+    epilog=_examples(
+        "gate --update", "gate --baseline tests/benchmarks/gate.json", "gate my/study.toml --time --json"
+    )
+)
+def gate(
+    study: Annotated[
+        str, typer.Argument(help="A shipped study's name or a TOML file.", metavar="STUDY")
+    ] = "gate",
+    baseline: Annotated[
+        Path, typer.Option("--baseline", help="The committed baseline.", metavar="FILE")
+    ] = Path("gate.json"),
+    update: Annotated[bool, typer.Option("--update", help="Write what is measured as the baseline.")] = False,
+    time: Annotated[bool, typer.Option("--time/--no-time", help="Judge times too, in pairs.")] = False,
+    results: Results = RESULTS,
+    json: Json = False,
+) -> None:
+    """Compare calls, operators, FLOPs, bytes and errors of a study's cells with a baseline.
+
+    Exits with 0 if all is as the baseline, 1 if something got worse or better, or a cell is missing, 3 if
+    that is not judged (a baseline of another torch, a restless machine). RESULTS/STUDY/baseline.json then
+    holds the new baseline.
+    """
+    from bench.cli.gate import run_gate
+
+    raise typer.Exit(run_gate(study, baseline, update, time, results, json))
 
 
 @data.command("get", epilog=_examples("data get omniglot"))

@@ -10,13 +10,11 @@ from typing import Any
 from bench.cells import Cell
 from bench.cli.label import label, varying
 from bench.cli.text import say, warn
-from bench.record import STATUSES, Record, Store
+from bench.record import MEASURED, STATUSES, Record, Store
 from bench.spec import Spec
 
 MISSING = "missing"
-# The states whose records hold numbers, and those that leave nothing to do or to repair.
-MEASURED = ("ok", "not_converged", "non_finite")
-FINE = ("ok", "declined")
+FINE = ("ok", "declined")  # the states that leave nothing to do or to repair
 SHOWN_KINDS = 12
 
 
