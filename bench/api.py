@@ -18,14 +18,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from bench.bilevel import Bilevel
 from bench.counts import Counts
 from bench.plugin import Declined, InvalidValueError, Plugin, require
 from bench.products import fused
-from bench.tasks import Batching, Network, PerTask, Problem, Split, Tasks, Vector, Vectors
+from bench.tasks import Batching, Network, PerTask, Problem, Split, Tasks, Vector, Vectors, finite
 
 __all__ = [
     "Batching",
@@ -53,6 +52,7 @@ __all__ = [
     "Tasks",
     "Vector",
     "Vectors",
+    "finite",
     "fused",
     "require",
 ]
@@ -123,7 +123,7 @@ class FirstOrderSolver(InnerSolver):
         advance = bilevel.fused(self.advance, self.rule())
         for step in range(self.steps):
             phi, state = advance(phi, state, self.schedule(step))
-        return Solution(phi, torch.isfinite(phi.detach()).all(dim=1), {})
+        return Solution(phi, finite(phi), {})
 
     @staticmethod
     def advance(

@@ -2,7 +2,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from bench.api import Bilevel, Counts, Declined, Estimate, InnerSolver, Method, require
+from bench.api import Bilevel, Counts, Declined, Estimate, InnerSolver, Method, finite, require
 from bench.registry import name_of, register
 from methods.inner import GradientDescent
 
@@ -50,7 +50,7 @@ class BinomialMAML(Method):
             term = torch.stack(rows[::-1])
             total = total + term
         meta_grad = total[0] + rate * strength * total[1:].sum(dim=0)
-        return Estimate(meta_grad, phi, torch.isfinite(phi).all(dim=1), {})
+        return Estimate(meta_grad, phi, finite(phi), {})
 
     def cost(self, n_params: int) -> Counts:
         steps = self.inner.steps if isinstance(self.inner, GradientDescent) else 0

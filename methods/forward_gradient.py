@@ -3,7 +3,7 @@ from typing import ClassVar
 
 import torch
 
-from bench.api import Bilevel, Counts, Estimate, InnerSolver, Method, Target, require
+from bench.api import Bilevel, Counts, Estimate, InnerSolver, Method, Target, finite, require
 from bench.registry import register
 from methods.backward import first_order, push_forward
 from methods.inner import GradientDescent
@@ -35,7 +35,7 @@ class ForwardGradient(Method):
         query = bilevel.outer_grad(phi)
         slopes = [(query * tangent).sum(dim=1, keepdim=True) for tangent in tangents]
         rows = [slope * v for slope, v in zip(slopes, signs, strict=True)]
-        return Estimate(torch.stack(rows).mean(dim=0), phi, torch.isfinite(phi).all(dim=1), {})
+        return Estimate(torch.stack(rows).mean(dim=0), phi, finite(phi), {})
 
     def cost(self, n_params: int) -> Counts:
         steps = first_order(self.inner).steps

@@ -1,9 +1,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-import torch
-
-from bench.api import Bilevel, Counts, Estimate, InnerSolver, Method, Target
+from bench.api import Bilevel, Counts, Estimate, InnerSolver, Method, Target, finite
 from bench.registry import register
 from methods.backward import adjoint, checkpointed, first_order, mixed_mode, unrolled
 from methods.inner import GradientDescent
@@ -34,7 +32,7 @@ class MAML(Method):
 
     def __call__(self, bilevel: Bilevel) -> Estimate:
         meta_grad, adapted = BACKWARDS[self.backward](bilevel, first_order(self.inner))
-        return Estimate(meta_grad, adapted, torch.isfinite(adapted).all(dim=1), {})
+        return Estimate(meta_grad, adapted, finite(adapted), {})
 
     def cost(self, n_params: int) -> Counts:
         steps = first_order(self.inner).steps

@@ -1,8 +1,6 @@
 from dataclasses import dataclass, field
 
-import torch
-
-from bench.api import Bilevel, Counts, Estimate, InnerSolver, Method
+from bench.api import Bilevel, Counts, Estimate, InnerSolver, Method, finite
 from bench.registry import register
 from methods.backward import first_order, sweep
 from methods.inner import GradientDescent
@@ -24,7 +22,7 @@ class OneStep(Method):
     def __call__(self, bilevel: Bilevel) -> Estimate:
         solver = first_order(self.inner)
         meta_grad, adapted = sweep(bilevel, solver, max(0, solver.steps - 1), from_start=False)
-        return Estimate(meta_grad, adapted, torch.isfinite(adapted).all(dim=1), {})
+        return Estimate(meta_grad, adapted, finite(adapted), {})
 
     def cost(self, n_params: int) -> Counts:
         solver = first_order(self.inner)

@@ -1,9 +1,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
-
-from bench.api import Bilevel, Counts, Estimate, InnerSolver, Method, Target, require
+from bench.api import Bilevel, Counts, Estimate, InnerSolver, Method, Target, finite, require
 from bench.registry import register
 from methods.backward import first_order, sweep
 from methods.inner import GradientDescent
@@ -41,7 +39,7 @@ class TruncatedMAML(Method):
     def __call__(self, bilevel: Bilevel) -> Estimate:
         solver = first_order(self.inner)
         meta_grad, adapted = sweep(bilevel, solver, self._first(solver.steps))
-        return Estimate(meta_grad, adapted, torch.isfinite(adapted).all(dim=1), {})
+        return Estimate(meta_grad, adapted, finite(adapted), {})
 
     def cost(self, n_params: int) -> Counts:
         solver = first_order(self.inner)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bench.bilevel import Bilevel
-from bench.compiled.flat import flatten
-from bench.compiled.kernel import Kernel, Source, build
+from bench.compiled.flat import Shape, flatten
+from bench.compiled.kernel import Kept, Kernel, Source, build
 
 MOST_KERNELS = 512  # in one process; then the oldest is forgotten
 
@@ -85,7 +85,7 @@ class _Bound:
         fixed = (bilevel.meta, t.support_x, t.support_y, t.query_x, t.query_y)
         self._fixed = [x.contiguous() for x in (*fixed, *(() if nudge is None else (nudge,)), *given)]
         self._tracked = any(x.requires_grad for x in self._fixed)
-        self._found: dict[Any, Kernel] = {}
+        self._found: dict[Any, tuple[Kernel, Kept]] = {}
 
     def __call__(self, *arguments: Any) -> Any:
         flat, shape = flatten(arguments)
@@ -94,16 +94,19 @@ class _Bound:
         if tracked or torch._C._functorch.maybe_current_level() is not None:
             return self._plain(*arguments)
         layout = (shape, *[(x.shape, x.dtype) for x in flat])
-        kernel = self._found.get(layout)
-        if kernel is None:
-            b = self._bilevel
-            nudged = b._nudge is not None
-            source = Source(b.problem, self._function, self._static, nudged, len(self._given), shape)
-            kernel = self._found[layout] = self._engine.find(source, self._fixed + flat)
+        if layout not in self._found:
+            self._found[layout] = self._find(shape, flat)
+        kernel, kept = self._found[layout]
         if kernel.call is None:
             return self._plain(*arguments)
         self._bilevel._spend(**kernel.calls)
-        return kernel(self._fixed + flat)
+        return kernel(self._fixed + flat, kept)
+
+    def _find(self, shape: Shape, flat: list[Tensor]) -> tuple[Kernel, Kept]:
+        b, n_given = self._bilevel, len(self._given)
+        source = Source(b.problem, self._function, self._static, b._nudge is not None, n_given, shape)
+        kernel = self._engine.find(source, self._fixed + flat)
+        return kernel, kernel.prepare(self._fixed) if kernel.call is not None else []
 
     def _plain(self, *arguments: Any) -> Any:
         if self._eager is not None:

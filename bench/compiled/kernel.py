@@ -1,19 +1,23 @@
 """One function of a `Bilevel` as a kernel: traced, compiled, checked, or the reason why not."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from bench.bilevel import Bilevel
 from bench.compiled import check
 from bench.compiled.flat import Shape, flatten, nest
-from bench.compiled.lower import lower
+from bench.compiled.lower import Call, lower
+from bench.compiled.split import split
 from bench.compiled.trace import trace
 from bench.tasks import Problem, Tasks
+
+Kept = list[list[Tensor]]  # for every call of a kernel's parts what its `once` computed
 
 
 @dataclass(frozen=True)
@@ -58,15 +62,19 @@ class Kernel:
     """What `build` makes of a `Source`; ``call`` is None where eager mode has to do, for this ``reason``.
 
     used: the numbers of the inputs that ``call`` takes. parts: True where it takes one task at a time.
+    once: what depends on the fixed inputs alone, as one call of its own whose results end the inputs of
+    ``call``, and ``once_used``; None where there is nothing of the sort or it would not be called twice.
     shape: of the results, None for a single tensor. calls: the oracle calls that one call stands for.
     seconds: spent on building. error, eager_error: see `check.errors`. operations: of the graph.
     """
 
     name: str
     parts: bool
-    call: Callable[[list[Tensor]], Sequence[Tensor]] | None = None
+    call: Call | None = None
     reason: str | None = None
     used: list[int] = field(default_factory=list)
+    once: Call | None = None
+    once_used: list[int] = field(default_factory=list)
     shape: Shape | None = None
     calls: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
@@ -74,21 +82,30 @@ class Kernel:
     eager_error: float | None = None
     operations: int = 0
 
-    def __call__(self, values: Sequence[Tensor]) -> Any:
+    def prepare(self, fixed: Sequence[Tensor]) -> Kept:
+        """What ``once`` makes of the fixed inputs: a list for every call, to be handed on."""
+        if self.once is None:
+            return []
+        return [list(self.once(inputs)) for inputs in self._inputs(fixed, self.once_used)]
+
+    def __call__(self, values: Sequence[Tensor], kept: Kept) -> Any:
         """The results for all inputs of the `Source`."""
         assert self.call is not None
-        inputs = [values[i] for i in self.used]
-        if self.parts:
-            n_tasks = len(values[1])
-            shared = [not _by_task(i, values[i]) for i in self.used]
-            rows = [
-                self.call([x if same else x[t : t + 1] for x, same in zip(inputs, shared, strict=True)])
-                for t in range(n_tasks)
-            ]
-            results = [torch.cat(column) for column in zip(*rows, strict=True)]
-        else:
-            results = self.call(inputs)
+        rows = []
+        for number, inputs in enumerate(self._inputs(values, self.used)):
+            rows.append(self.call(inputs + kept[number] if kept else inputs))
+        results = [torch.cat(column) for column in zip(*rows, strict=True)] if len(rows) > 1 else rows[0]
         return results[0] if self.shape is None else nest(results, self.shape)
+
+    def _inputs(self, values: Sequence[Tensor], used: list[int]) -> Iterator[list[Tensor]]:
+        """The inputs of every call: one for all tasks, or one a task."""
+        inputs = [values[i] for i in used]
+        if not self.parts:
+            yield inputs
+            return
+        by_task = [_by_task(i, values[i]) for i in used]
+        for t in range(len(values[1])):
+            yield [x[t : t + 1] if own else x for x, own in zip(inputs, by_task, strict=True)]
 
     def report(self) -> dict[str, Any]:
         """For the record: JSON types."""
@@ -123,21 +140,34 @@ def build(source: Source, values: Sequence[Tensor]) -> Kernel:
     try:
         graph, kernel.used = trace(traced, inputs)
         kernel.operations = sum(node.op == "call_function" for node in graph.graph.nodes)
-        call = lower(graph, [inputs[i] for i in kernel.used])
         probes = check.probe(inputs)
-        compiled = call([probes[i] for i in kernel.used])
+        kept = _lower(kernel, graph, source, probes)
+        compiled = kernel.call([probes[i] for i in kernel.used] + kept)
         kernel.error, kernel.eager_error = check.errors(list(compiled), eager, probes)
-        if check.acceptable(kernel.error, kernel.eager_error, values[0].dtype):
-            kernel.call = call
-        else:
+        if not check.acceptable(kernel.error, kernel.eager_error, values[0].dtype):
+            kernel.call = None
             kernel.reason = (
                 f"refused: {kernel.error:.2g} from float64, where eager mode is at {kernel.eager_error:.2g}"
             )
     except Exception as error:  # noqa: BLE001  a user's loss may do anything, and eager mode is always there
+        kernel.call = None
         lines = str(error).strip().splitlines() or [""]
         kernel.reason = f"{type(error).__name__}: {lines[0][:300]}"
     kernel.seconds = time.perf_counter() - start
     return kernel
+
+
+def _lower(kernel: Kernel, graph: GraphModule, source: Source, inputs: list[Tensor]) -> list[Tensor]:
+    """Compile ``graph``, in two parts where the fixed inputs have one of their own; what that one keeps."""
+    fixed = [i for i in kernel.used if i < source.n_fixed]
+    parts = split(graph, len(fixed)) if source.n_given else None
+    kept: list[Tensor] = []
+    if parts is not None:
+        first, graph = parts
+        kernel.once, kernel.once_used = lower(first, [inputs[i] for i in fixed]), fixed
+        kept = list(kernel.once([inputs[i] for i in fixed]))
+    kernel.call = lower(graph, [inputs[i] for i in kernel.used] + kept)
+    return kept
 
 
 def _by_task(number: int, x: Tensor) -> bool:

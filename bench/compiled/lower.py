@@ -29,12 +29,13 @@ def lower(graph: GraphModule, inputs: Sequence[Tensor]) -> Call:
     from torch._guards import TracingContext, tracing
     from torch._inductor import config
     from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())  # the cache asks for one
     fakes = [mode.from_tensor(x, static_shapes=True) for x in inputs]
     # A wrong shape never gets here, see above; asking again takes microseconds of every call.
     with config.patch(size_asserts=False), tracing(TracingContext(mode)), torch.no_grad():
-        return inner(graph, fakes)
+        return inner(graph, fakes, cpp_wrapper=all(x.device.type == "cpu" for x in inputs))
 
 
 @cache

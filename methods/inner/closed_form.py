@@ -1,8 +1,6 @@
 from dataclasses import dataclass
 
-import torch
-
-from bench.api import Bilevel, Counts, Declined, InnerSolver, Solution, Vectors
+from bench.api import Bilevel, Counts, Declined, InnerSolver, Solution, Vectors, finite
 from bench.registry import name_of, register
 
 
@@ -15,7 +13,7 @@ class ClosedForm(InnerSolver):
         phi = bilevel.inner_solution()
         if phi is None:
             raise Declined(f"problem '{name_of(bilevel.problem)}' has no closed-form inner solution")
-        return Solution(phi, torch.isfinite(phi).all(dim=1), {})
+        return Solution(phi, finite(phi), {})
 
     def cost(self) -> Counts:
         return Counts()

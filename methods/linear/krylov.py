@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.api import Matvec, PerTask, Solution, Vectors
+from bench.api import Matvec, PerTask, Solution, Vectors, finite
 
 
 def scale_of(v: Vectors) -> PerTask:
@@ -70,4 +70,4 @@ def verdict(norm: PerTask, scale: PerTask, tolerance: float) -> tuple[PerTask, P
 def finish(size: Tensor, x: Vectors, met: PerTask, stats: dict[str, Any]) -> Solution:
     """Back to the scale of rhs. Infinite or undefined right-hand sides come back as NaN, not as 0."""
     x = torch.where(torch.isfinite(size), x * size, torch.nan)
-    return Solution(x, met & torch.isfinite(x).all(dim=1), stats)
+    return Solution(x, met & finite(x), stats)
