@@ -99,7 +99,7 @@ KNOWN = {
     "Reptile": Style("#E69F00", "<", (0, (2, 1))),
     "iMAML, dense": Style("#009E73", "*", "-"),
     "iMAML, authors' code": Style("#8C510A", "P", (0, (5, 1, 1, 1, 1, 1))),
-    "iMAML, CG": Style("#3b7fb6", "^", "-"),  # whatever the number of iterations
+    "iMAML, CG": Style("#3b7fb6", "d", "-"),  # whatever the number of iterations
     "iMAML, JAX": Style("#2b5c8a", "*", (0, (1, 1))),
     "iMAML, C++": Style("#2b5c8a", "2", (0, (1, 2.5))),
     "iMAML": Style("#2b5c8a", "H", "-"),

@@ -1,5 +1,7 @@
 """Time and memory against the size of the problem: a column for each axis, a line for each method."""
 
+import math
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -33,7 +35,7 @@ def draw(frame: pd.DataFrame) -> list[Figure]:
     for i, metric in enumerate(metrics):
         curves = {axis: scaling.curves(here, axis, metric) for axis, here in swept.items()}
         everything = [c.to_numpy(dtype=float).ravel() for lines in curves.values() for c in lines.values()]
-        values = pd.Series([v for some in everything for v in some], dtype=float).dropna()
+        values = [v for some in everything for v in some if not math.isnan(v)]
         for j, (axis, here) in enumerate(swept.items()):
             scale = scales.log_axis(axes[i, j], "y", values, metric.unit, metric.zero, ticks=5)
             _x_axis(axes[i, j], here, axis, figure.get_figwidth() / len(swept) - 0.6)
