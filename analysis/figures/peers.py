@@ -1,6 +1,5 @@
 """Libraries side by side: time as a multiple of jitted JAX's, memory and error, a lane for each library."""
 
-import textwrap
 from typing import Any
 
 import pandas as pd
@@ -8,15 +7,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import grid, panels, peers, scales, stats, table
-from analysis.metrics import RELATIVE, RESIDENT, Metric
+from analysis.metrics import ERRORS, RELATIVE, RESIDENT, Metric
 from analysis.style import Style
 
 SHOWS = (
     "Each library's meta-gradient, rows by what is computed, in each row a lane per library: time as a "
     "multiple of jitted JAX's (the vertical line), growth of the resident peak of a fresh process, and "
-    "relative error (to exact K-step MAML; of iMAML to the exact implicit gradient). Times of two libraries "
-    "are compared over first-order MAML in eager mode, next to which each is timed; an interval is the "
-    "method's own, JAX's is at the line. One figure for each problem."
+    "relative error to exact K-step MAML, which FOMAML and iMAML approximate. Times of two libraries are "
+    "compared over first-order MAML in eager mode, next to which each is timed; an interval is the method's "
+    "own, JAX's is at the line. One figure for each problem."
 )
 LANE = 0.105  # inches of height
 LOOKS = {  # colours by Okabe and Ito; no two libraries share a marker
@@ -37,7 +36,7 @@ def draw(frame: pd.DataFrame) -> list[Figure]:
     """One figure for each problem."""
     found = peers.rows(frame)
     time = peers.TO_JAX if found[peers.TO_JAX.column].notna().any() else RELATIVE
-    metrics = grid.measured(found, [time, RESIDENT, peers.ERROR]) or [time]
+    metrics = grid.measured(found, [time, RESIDENT, ERRORS["maml"]]) or [time]
     return [
         _figure(found[found["problem"] == name], str(name), metrics) for name in found["problem"].unique()
     ]
@@ -64,7 +63,7 @@ def _figure(found: pd.DataFrame, problem: str, metrics: list[Metric]) -> Figure:
         panel.grid(visible=False, axis="y")
         for _, start, end in bands[::2]:
             panel.axhspan(start, end, color="#f3f3f3", linewidth=0, zorder=0)
-        panel.set_xlabel(textwrap.fill(metric.title, 34) if len(metrics) > 1 else metric.title)
+        panel.set_xlabel(metric.title)
     figure.align_xlabels()
     figure.suptitle(problem, fontsize=8)
     panels.legend(figure, looks, failed, lines=False)
