@@ -12,7 +12,7 @@ help:
 	@echo "make gate       calls, operators, FLOPs, bytes and errors against tests/benchmarks/gate.json"
 	@echo "make lint       ruff: style and errors"
 	@echo "make types      pyright"
-	@echo "make reference  run the reference studies anew (about an hour; METABENCH_DATA must hold Omniglot)"
+	@echo "make reference  run the reference studies anew (about two hours; METABENCH_DATA must hold Omniglot)"
 
 install: .venv/installed
 
@@ -55,7 +55,11 @@ reference: libraries
 	$(BIN)/metabench run cost_vs_steps --jobs 1 --results results/reference || test $$? -eq 1
 	$(BIN)/metabench run estimators --jobs 1 --results results/reference || test $$? -eq 1
 	$(BIN)/metabench run libraries --jobs 1 --results results/reference || test $$? -eq 1
-	for study in accuracy_vs_steps cost_vs_steps estimators libraries; do \
+	$(BIN)/metabench warm peers || test $$? -eq 1
+	$(BIN)/metabench run peers --jobs 1 --results results/reference || test $$? -eq 1
+	$(BIN)/metabench warm scaling || test $$? -eq 1
+	$(BIN)/metabench run scaling --jobs 1 --results results/reference || test $$? -eq 1
+	for study in accuracy_vs_steps cost_vs_steps estimators libraries peers scaling; do \
 		$(BIN)/metabench compact $$study --results results/reference && \
 		$(BIN)/metabench figures $$study --results results/reference || exit 1; \
 	done

@@ -1,6 +1,7 @@
 """The words under a figure: question, settings, numbers, failures, statistic; all taken from the records."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -98,12 +99,15 @@ def control(frame: pd.DataFrame) -> str:
     )
 
 
-def caption(question: str, shows: str, frame: pd.DataFrame) -> dict[str, str]:
-    """Heading -> text, in reading order; empty parts are left out."""
+def caption(
+    question: str, shows: str, frame: pd.DataFrame, more: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """Heading -> text, in reading order; empty parts are left out. ``more`` comes after what is shown."""
     constant, varied = settings(frame)
     parts = {
         "Question": question,
         "Shown": shows,
+        **more,
         "Varied": _listed(varied),
         "Settings": _listed(constant),
         "Data": numbers(frame) + ".",

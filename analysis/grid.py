@@ -73,13 +73,20 @@ def _panel(
         with_steps = mine[mine[table.STEPS].notna()]
         if len(with_steps):
             curves[name] = with_steps.sort_values(table.STEPS).set_index(table.STEPS)
-    for together in coinciding({name: curve["median"] for name, curve in curves.items()}):
-        for k, name in enumerate(together):  # curves on top of each other take turns in showing their markers
-            panels.curve(axes, curves[name], looks[name], scale, (k % len(together), len(together)))
+    draw_curves(axes, curves, looks, scale)
     failed = table.failures(frame, ["method", table.STEPS]).rename(columns={table.STEPS: "x"})
     panels.failure_strip(axes, failed, looks, size[1])
     if text := remark(frame, metric):
         panels.note(axes, text, empty=points.empty)
+
+
+def draw_curves(
+    axes: Axes, curves: dict[str, pd.DataFrame], looks: dict[str, Style], scale: scales.Scale
+) -> None:
+    """Curves by name, as `panels.curve` takes them; those on top of each other take turns with markers."""
+    for together in coinciding({name: curve["median"] for name, curve in curves.items()}):
+        for k, name in enumerate(together):
+            panels.curve(axes, curves[name], looks[name], scale, (k % len(together), len(together)))
 
 
 def coinciding(curves: dict[str, pd.Series]) -> list[list[str]]:

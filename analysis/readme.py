@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import captions, table, units
+from analysis import captions, peers, scaling, table, units
 from analysis.figures.estimators import front
 from analysis.labels import pretty
 from bench.record import Store
@@ -26,9 +26,9 @@ PROBLEMS = ("linear_regression", "sinusoid", "glyphs")  # of the studies of many
 
 def sections(results: Path) -> dict[str, str]:
     """Marker name -> Markdown, from the stored records of the reference studies."""
-    accuracy, cost, estimators, libraries = (
-        table.frame(Store(results, study).records())
-        for study in ("accuracy_vs_steps", "cost_vs_steps", "estimators", "libraries")
+    studies = ("accuracy_vs_steps", "cost_vs_steps", "estimators", "libraries", "peers", "scaling")
+    accuracy, cost, estimators, libraries, speed, growth = (
+        table.frame(Store(results, study).records()) for study in studies
     )
     return {
         "accuracy": textwrap.fill(accuracy_sentence(accuracy), 110),
@@ -39,6 +39,8 @@ def sections(results: Path) -> dict[str, str]:
         "estimators": textwrap.fill(estimator_sentences(estimators), 110),
         "front": front_table(estimators),
         "libraries": library_table(libraries, "sinusoid"),
+        "peers": peers_section(speed),
+        "scaling": scaling_section(growth),
     }
 
 
@@ -225,6 +227,38 @@ def library_table(frame: pd.DataFrame, problem: str) -> str:
         cells = [library or "metabench", str(method), *errors, *times, *values]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def peers_section(frame: pd.DataFrame) -> str:
+    """Both tables of `peers`, and its figures."""
+    if frame.empty:
+        return not_yet("peers")
+    figures = [
+        picture("peers", i, f"Time, memory and error of every library, {problem}")
+        for i, problem in enumerate(frame["problem"].unique())
+    ]
+    return "\n\n".join([peers.ratio_table(frame), peers.resource_table(frame), *figures])
+
+
+def scaling_section(frame: pd.DataFrame) -> str:
+    """The exponents in words, and the figure."""
+    if frame.empty:
+        return not_yet("scaling")
+    figure = picture("scaling", 0, "Time and memory against K, tasks, parameters and CG iterations")
+    return f"{textwrap.fill(scaling.sentence(frame), 110)}\n\n{figure}"
+
+
+def picture(study: str, number: int, words: str) -> str:
+    """Markdown that shows a study's figure of that number."""
+    name = study if number == 0 else f"{study}-{number + 1}"
+    return f"![{words}]({REFERENCE / study / 'figures' / name}.png)"
+
+
+def not_yet(study: str) -> str:
+    """What stands where a reference study has no records."""
+    return (
+        f"Not measured yet: `metabench run {study} --results {REFERENCE}`, then `python -m analysis.readme`."
+    )
 
 
 def libraries_page(results: Path) -> str:

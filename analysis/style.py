@@ -2,8 +2,9 @@
 
 Families: exact MAML in black and greys with open markers; first-order methods in vermillion and orange;
 iMAML with CG on a ramp of blues, darker with more iterations (Neumann purples, Hessian-free olives); others
-in Okabe-Ito colours of their own. Every difference of colour is a difference of marker or line as well. A
-method nobody foresaw gets a style from a hash of its label, in colours that the known ones do not use.
+in Okabe-Ito colours of their own. On compiled kernels a method is dashed, with the other fill of its marker;
+in JAX it is dotted. Every difference of colour is a difference of marker or line as well. A method nobody
+foresaw gets a style from a hash of its label, in colours that the known ones do not use.
 """
 
 import hashlib
@@ -89,11 +90,18 @@ KNOWN = {
     "MAML, unrolled": Style("#4d4d4d", "s", (0, (4, 1.5)), filled=False),
     "MAML, checkpointed": Style("#777777", "^", (0, (4, 1.2, 1, 1.2)), filled=False),
     "MAML, higher": Style("#999999", "D", (0, (1, 1.2)), filled=False),
+    "MAML, JAX": Style("#000000", "X", (0, (1, 1))),
+    "MAML, C++": Style("#000000", "d", (0, (1, 2.5))),
     "MAML": Style("#222222", "h", "-", filled=False),
     "FOMAML": Style("#D55E00", "v", (0, (6, 1.5))),
+    "FOMAML, JAX": Style("#D55E00", ">", (0, (1, 1))),
+    "FOMAML, C++": Style("#D55E00", "1", (0, (1, 2.5))),
     "Reptile": Style("#E69F00", "<", (0, (2, 1))),
     "iMAML, dense": Style("#009E73", "*", "-"),
     "iMAML, authors' code": Style("#8C510A", "P", (0, (5, 1, 1, 1, 1, 1))),
+    "iMAML, CG": Style("#3b7fb6", "d", "-"),  # whatever the number of iterations
+    "iMAML, JAX": Style("#2b5c8a", "*", (0, (1, 1))),
+    "iMAML, C++": Style("#2b5c8a", "2", (0, (1, 2.5))),
     "iMAML": Style("#2b5c8a", "H", "-"),
 }
 RAMPS = {  # label pattern -> colours from few to many iterations, line
@@ -102,6 +110,7 @@ RAMPS = {  # label pattern -> colours from few to many iterations, line
     r"iMAML Hessian-free, CG (\d+)": (("#c9bd54", "#5a5200"), (0, (6, 1, 1, 1))),
 }
 RAMP_MARKERS = {1: "o", 2: "s", 5: "^", 10: "D", 20: "v", 50: "p", 100: "X"}
+COMPILED: Line = (0, (2.5, 1))
 PROBLEMS = ("linear regression", "sinusoid, tanh", "sinusoid", "glyphs", "omniglot")
 ORDER = [
     "MAML, adjoint",
@@ -192,6 +201,12 @@ def _known(label: str) -> Style | None:
 
 
 def _variant(label: str, shift: int) -> Style:
+    plain, _, engine = label.rpartition(", ")
+    if engine == "eager":
+        return _variant(plain, shift)
+    if engine == "compiled":
+        look = _variant(plain, shift)
+        return replace(look, line=COMPILED, filled=not look.filled)
     head = base(label)
     known = _known(head)
     if known is not None and head == label and shift == 0:

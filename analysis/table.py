@@ -17,6 +17,7 @@ Rows of `frame` are tasks of cells. Columns:
 A cell whose accuracy pass left nothing (not asked for, or failed) has a single row, without a task.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -116,12 +117,22 @@ def swept(table: pd.DataFrame) -> list[str]:
     return [axis for axis in AXES if by_problem[axis].nunique().max() > 1]
 
 
-def with_axes(table: pd.DataFrame) -> pd.DataFrame:
-    """The same rows with swept `AXES` appended to the method's label, so that no curve mixes two settings."""
+def with_axes(table: pd.DataFrame, apart: Collection[str] = ()) -> pd.DataFrame:
+    """The same rows with swept `AXES` appended to the method's label, so that no curve mixes two settings.
+
+    Those in ``apart`` are left out. "eager" is said only of methods that are also compiled: it would be
+    wrong of a library that compiles by itself.
+    """
     named = table.copy()
     for axis in swept(table):
+        if axis in apart:
+            continue
         name = "" if axis in ("dtype", "device", "engine") else labels.pretty(axis) + " "
-        named["method"] = named["method"] + ", " + name + named[axis].astype("str")
+        phrase = ", " + name + named[axis].astype("str")
+        if axis == "engine":
+            both = named.groupby("method")["engine"].transform("nunique") > 1
+            phrase = phrase.where(both | (named["engine"] != "eager"), "")
+        named["method"] = named["method"] + phrase
     return named
 
 

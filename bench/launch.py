@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
 from bench.cells import Cell, canonical
+from bench.cores import deal
 from bench.disk import StoreError
 from bench.errors import UsageError
 from bench.record import Record, Store, timestamp, unmeasured
@@ -53,7 +54,7 @@ def run_cells(
     ("done", cell, record). ``runner`` must be importable by name; it is given the cell and the study's name.
 
     Raises `StoreError` where records cannot be written; a KeyboardInterrupt passes through. Either way the
-    workers are ended and the finished records stay.
+    workers are ended and the finished records stay. Every worker has cores of its own, see `bench.cores`.
     """
     if jobs < 0:
         raise UsageError(f"jobs = {jobs} is not possible; allowed: 0 (in this process), 1, 2, ...")
@@ -64,9 +65,10 @@ def run_cells(
     if jobs:
         return _Pool(cells, store, jobs, time_limit, tell, runner).run()
     statuses = Counter()
+    (cores,) = deal(1, _most_threads(cells))
     for cell in cells:
         tell("start", cell, None)
-        record = measure(cell, store, runner)
+        record = measure(cell, store, runner, cores)
         statuses[record["status"]] += 1
         tell("done", cell, record)
     return statuses
@@ -101,6 +103,7 @@ class Chunks:
 class _Worker:
     process: Any  # of _SPAWN, whose type has no public name
     pipe: Connection
+    number: int  # of its share of the cores
     ready: bool = False
     chunk: deque[Cell] = field(default_factory=deque)  # its next cells
     cell: Cell | None = None  # the one it is running
@@ -132,6 +135,7 @@ class _Pool:
         self._store, self._jobs, self._time_limit = store, jobs, time_limit
         self._tell, self._runner = tell, runner
         self._chunks = Chunks(cells)
+        self._cores = deal(min(jobs, len(cells)), _most_threads(cells))
         self._left = len(cells)  # cells without a record of this run
         self._workers: list[_Worker] = []
         self._idle_deaths = 0
@@ -154,11 +158,12 @@ class _Pool:
 
     def _start(self) -> None:
         pipe, theirs = _SPAWN.Pipe()
-        arguments = (theirs, self._store.root, self._store.study, self._runner)
+        number = min(set(range(len(self._cores))) - {w.number for w in self._workers})
+        arguments = (theirs, self._store.root, self._store.study, self._runner, self._cores[number])
         process = _SPAWN.Process(target=work, args=arguments, name="metabench-worker")
         process.start()
         theirs.close()  # so that the pipe ends with the worker
-        self._workers.append(_Worker(process, pipe))
+        self._workers.append(_Worker(process, pipe, number))
 
     def _hand_out(self, worker: _Worker) -> None:
         if not worker.chunk:
@@ -248,6 +253,10 @@ class _Pool:
             if worker.ready and worker.cell is None:
                 worker.process.join(_GRACE_S)
             worker.kill()
+
+
+def _most_threads(cells: Iterable[Cell]) -> int:
+    return max((cell.description["threads"] for cell in cells), default=1)
 
 
 def _shared(cell: Cell) -> str:

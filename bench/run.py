@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bench import accuracy, inputs, measure, registry
+from bench import accuracy, cores, inputs, measure, registry
 from bench.api import Bilevel
 from bench.cells import Cell
 from bench.failures import classify
@@ -52,7 +52,7 @@ def run_cell(cell: Cell, study: str) -> Record:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and hardware, for the record."""
+    """Versions and hardware, for the record; ``cores_usable``: how many cores the cell may use."""
     return {
         "metabench": version("metabench"),
         "torch": torch.__version__,
@@ -60,6 +60,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
+        "cores_usable": len(cores.available()) or None,
         "data": None,
     }
 

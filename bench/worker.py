@@ -5,11 +5,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from bench.cells import Cell
+from bench.cores import bound
 from bench.disk import StoreError
 from bench.failures import classify
 from bench.processes import die_with_parent
@@ -18,11 +19,16 @@ from bench.record import Record, Store, unmeasured
 Runner = Callable[[Cell, str], Record]
 
 
-def measure(cell: Cell, store: Store, runner: Runner) -> Record:
-    """Run one cell and store its record, one of the failure if it fails. Only `StoreError` passes."""
+def measure(cell: Cell, store: Store, runner: Runner, cores: Sequence[int] = ()) -> Record:
+    """Run one cell and store its record, one of the failure if it fails. Only `StoreError` passes.
+
+    On the CPU it runs on as many of ``cores`` as it has threads.
+    """
     start = time.monotonic()
+    own = cores if cell.description["device"] == "cpu" else ()
     try:
-        record = runner(cell, store.study)
+        with bound(own, cell.description["threads"]):
+            record = runner(cell, store.study)
         if record["id"] != cell.id:
             raise ValueError(f"the runner was given cell {cell.id} and returned a record of {record['id']}")
         store.write(record)
@@ -36,8 +42,8 @@ def measure(cell: Cell, store: Store, runner: Runner) -> Record:
     return record
 
 
-def work(pipe: Connection, root: Path, study: str, runner: Runner) -> None:
-    """The life of a worker: ("ready", None), then for every cell received ("done", record).
+def work(pipe: Connection, root: Path, study: str, runner: Runner, cores: Sequence[int]) -> None:
+    """The life of a worker on ``cores``: ("ready", None), then for every cell received ("done", record).
 
     ("store", message) means that records cannot be written. Ends when the pipe does or the parent dies.
     """
@@ -53,7 +59,7 @@ def work(pipe: Connection, root: Path, study: str, runner: Runner) -> None:
         except EOFError:
             return
         try:
-            pipe.send(("done", measure(cell, store, runner)))
+            pipe.send(("done", measure(cell, store, runner, cores)))
         except StoreError as error:
             pipe.send(("store", str(error)))
 

@@ -5,6 +5,7 @@ Nothing here is measured.
 """
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -28,7 +29,11 @@ SINUSOID = {
     "network": {"name": "mlp", "hidden": [40, 40], "activation": "relu"},
 }  # fmt: skip
 OMNIGLOT = {"name": "omniglot", "ways": 20, "shots": 5, "strength": 2.0, "rotations": True}
-PARAMETERS = {"linear_regression": 50, "sinusoid": 1761, "omniglot": 112000}
+CONV = {"name": "glyphs", "ways": 5, "shots": 1, "strength": 200.0, "network": {"name": "conv4"}}
+PARAMETERS = {"linear_regression": 50, "omniglot": 112000, "glyphs": 112000}
+# How long a library takes for what eager mode does in 1, and bytes of its resident growth to the tensors'.
+LIBRARIES = {"jax": (0.3, 1.5), "jaxopt": (0.35, 1.6), "torchopt": (4.0, 1.2), "higher": (5.0, 1.3)}
+LIBRARIES |= {"hypergrad": (6.0, 1.1), "cpp": (0.1, 0.1), "compiled": (0.2, 0.8)}
 
 
 def spec(
@@ -158,6 +163,46 @@ def accuracy(study: str = "accuracy_vs_steps") -> list[Record]:
     return records([LINEAR, HARD, SINUSOID], methods, STEPS, study=study, passes=["accuracy"])
 
 
+def peers(study: str = "peers") -> list[Record]:
+    """The study of peers: two problems, two numbers of steps, ours eager and compiled, other libraries."""
+    cg = {"linear": "cg", "iterations": 5}
+    ours = [MAMLS[0], FOMAML, imaml()]
+    jax = [{"name": "maml-jax"}, {"name": "fomaml-jax"}, {"name": "imaml-jax", "iterations": 5}]
+    others = [{"name": "maml-jaxopt"}, {"name": "imaml-jaxopt", "iterations": 5}, {"name": "maml-higher"}]
+    others += [{"name": "maml-torchopt"}, {"name": "imaml-torchopt"} | cg, {"name": "imaml-hypergrad"} | cg]
+    floor = [{"name": "maml-cpp"}, {"name": "fomaml-cpp"}, {"name": "imaml-cpp", "iterations": 5}]
+    made = []
+    for problem, steps, more in ((SINUSOID, (5, 50), floor), (CONV, (5, 16), [])):
+        same: dict[str, Any] = {"seeds": [0], "study": study, "dtype": "float32"}
+        made += records([problem], [*ours, *jax, *others, *more], steps, **same)
+        made += records([problem], ours, steps, **same, engine="compiled")
+    return made
+
+
+def scaling(study: str = "scaling") -> list[Record]:
+    """The study of growth: one setting after another away from 25 tasks, 10 steps, 5 iterations of CG."""
+    engines: tuple[dict[str, Any], ...] = ({}, {"engine": "compiled"})
+    passes = ["time", "tensor_bytes", "resident"]
+
+    def at(iterations: int = 5, steps: int = 10, n_tasks: int = 25, hidden: int = 40) -> list[Record]:
+        problem = SINUSOID | {"network": SINUSOID["network"] | {"hidden": [hidden, hidden]}}
+        jax = [{"name": "maml-jax"}, {"name": "imaml-jax", "iterations": iterations}]
+        sets = [([MAMLS[0], FOMAML, imaml(iterations=iterations)], e) for e in engines] + [(jax, {})]
+        return [
+            r
+            for methods, engine in sets
+            for r in records(
+                [problem], methods, [steps], [0], study, passes=passes, n_tasks=n_tasks, **engine
+            )
+        ]
+
+    made = [r for k in (1, 2, 5, 10, 20, 50, 100) for r in at(steps=k)]
+    made += [r for n in (1, 4, 16, 64, 256) for r in at(n_tasks=n)]
+    made += [r for width in (30, 100, 300, 1000) for r in at(hidden=width, n_tasks=4)]
+    made += [r for n in (1, 2, 10, 20) for r in at(iterations=n) if "imaml" in r["cell"]["method"]["name"]]
+    return made
+
+
 def cost(study: str = "cost_vs_steps") -> list[Record]:
     """The cost study: two problems, eight methods, inner steps 1 to 100, one seed, no accuracy."""
     methods = [*MAMLS, {"name": "maml-higher"}, FOMAML, *(imaml(iterations=n) for n in (1, 5, 10))]
@@ -174,13 +219,30 @@ def _errors(cell: dict[str, Any], rng: np.random.Generator) -> tuple[np.ndarray,
     inner = 0.5 * math.exp(-2.0 * steps / condition) * noise[0]
     if method["name"].startswith("maml"):
         return rounding * noise[1], inner + rounding * noise[2]
-    if method["name"] != "imaml":
-        level = {"fomaml": 0.45, "reptile": 0.97}.get(method["name"], 0.7)
+    linear = _linear(method)
+    if not linear:
+        level = {"fomaml": 0.45, "reptile": 0.97}.get(method["name"].split("-")[0], 0.7)
         return level * noise[1] ** 0.2, level * noise[2] ** 0.2
-    linear = method.get("linear", {})
     rate = math.sqrt(condition) if linear.get("name") == "conjugate_gradient" else condition
     solve = 0.6 * math.exp(-1.6 * linear.get("iterations", 60) / rate) * noise[1]
     return 0.5 * inner + solve + rounding, 0.8 * inner + solve * noise[2] + rounding
+
+
+def _linear(method: dict[str, Any]) -> dict[str, Any]:
+    """The linear solver of iMAML, ours or a library's; empty if the method has none."""
+    family, _, library = method["name"].partition("-")
+    if family != "imaml":
+        return {}
+    if library in LIBRARIES:
+        return {"name": "conjugate_gradient", "iterations": method["iterations"]}
+    return method.get("linear", {"name": "dense"}) if not library else {}
+
+
+def _parameters(problem: dict[str, Any]) -> int:
+    if "hidden" not in problem.get("network", {}):
+        return PARAMETERS.get(problem["name"], 100)
+    sizes = [1, *problem["network"]["hidden"], 1]
+    return sum((a + 1) * b for a, b in itertools.pairwise(sizes))
 
 
 def _accuracy(cell: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
@@ -212,14 +274,17 @@ def _reference(how: str, error: np.ndarray) -> dict[str, Any]:
 
 
 def _costs(cell: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    method, n_params = cell["method"], PARAMETERS.get(cell["problem"]["name"], 100)
+    method, n_params = cell["method"], _parameters(cell["problem"])
     steps = method.get("inner", method).get("steps", 10)
-    iterations = method.get("linear", {}).get("iterations", 0)
+    iterations = _linear(method).get("iterations", 0)
     is_maml = method["name"].startswith("maml")
     products = steps if is_maml else iterations
     one = 1e-4 * n_params**0.4
+    library = "compiled" if cell.get("engine") == "compiled" else method["name"].partition("-")[2]
+    speed, growing = LIBRARIES.get(library, (1.0, 1.1))
     backward = method.get("backward", "higher" if is_maml else "")
-    slow = {"unrolled": 1.1, "checkpointed": 1.6, "higher": 1.8}.get(backward, 1.0)
+    slow = speed * {"unrolled": 1.1, "checkpointed": 1.6, "higher": 1.8}.get(backward, 1.0)
+    slow *= (1 + cell["n_tasks"] / 30) / (1 + 4 / 30)
     clean, rounds = one * (steps + 2.2 * products) * slow, cell["repeats"]
     state = 8 * n_params * cell["n_tasks"]
     graphs = {
@@ -243,9 +308,12 @@ def _costs(cell: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
             "control_s": (one * steps * control).tolist(), "reference": FOMAML, "n_warmup": 2,
         }  # fmt: skip
     if "tensor_bytes" in cell["passes"]:
-        passes["tensor_bytes"] = {"peak": peak, "meter": "dispatch", "n_params": n_params}
+        passes["tensor_bytes"] = {"n_params": n_params}
+        in_torch = library not in ("compiled", "jax", "jaxopt", "cpp")
+        seen = {"peak": peak, "meter": "dispatch"} if in_torch else {"missing": "out of the meter's sight"}
+        passes["tensor_bytes"] |= seen
     if "resident" in cell["passes"]:
-        growth = int(peak * 1.1) if peak > 100_000 else 0
+        growth = int(peak * growing) if peak > 100_000 else 0
         passes["resident"] = {
             "peak_bytes": 3 * 10**8 + growth,
             "before_bytes": 3 * 10**8,

@@ -63,7 +63,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path) -> None:
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
 
 
-@pytest.mark.parametrize("figure", ["estimators", "libraries"])
+@pytest.mark.parametrize("figure", ["estimators", "libraries", "peers", "scaling"])
 def test_a_study_without_accuracy_or_cost_is_drawn_all_the_same(figure: str) -> None:
     for passes in (["accuracy"], ["time"]):
         assert drawn(figure, passes=passes)

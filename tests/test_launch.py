@@ -12,11 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench import launch
+from bench import cores, launch
+from bench.cells import Cell
 from bench.errors import UsageError
 from bench.launch import Chunks, run_cells, todo
 from bench.record import Store, StoreError
-from tests.toy_plugins import Unloadable, toy_cell, toy_record, toy_runner, wrong_record
+from tests.toy_plugins import Unloadable, core_runner, toy_cell, toy_record, toy_runner, wrong_record
 
 PATIENCE_S = 120.0  # for a slow machine; nothing here takes that long
 
@@ -76,6 +77,30 @@ def test_here(store, tmp_path):
     assert "_misbehave" in failed["reason"]["traceback"]
     assert failed["cell"] == cells[1].description
     assert store.read(cells[0].id) == toy_record(cells[0], "demo")
+
+
+@pytest.mark.skipif(len(cores.available()) < 2, reason="needs two cores that can be bound")
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_cells_run_on_as_many_cores_as_they_have_threads(store, jobs):
+    before, one = os.sched_getaffinity(0), toy_cell(0)
+    two = Cell("two", toy_cell(1).description | {"threads": 2})
+    gpu = Cell("gpu", toy_cell(2).description | {"device": "cuda"})
+    run_cells([one, two, gpu], store, jobs=jobs, runner=core_runner)
+    got = {cell.id: store.read(cell.id)["environment"]["cores"] for cell in (one, two, gpu)}
+    assert (len(got[one.id]), len(got["two"])) == (1, 2)
+    assert set(got[one.id]) < set(got["two"]) <= before
+    assert set(got["gpu"]) == before == os.sched_getaffinity(0)
+
+
+def test_no_two_workers_share_a_core(monkeypatch):
+    monkeypatch.setattr(cores, "available", lambda: [2, 3, 5, 7])
+    monkeypatch.setattr(cores.psutil, "cpu_percent", lambda *_, percpu: [0, 0, 99, 1, 0, 50, 0, 0])
+    assert cores.deal(4, 1) == [[2], [3], [5], [7]]
+    assert cores.deal(2, 2) == [[2, 3], [5, 7]]
+    assert cores.deal(1, 2) == [[7, 3]]  # those that are idle
+    assert cores.deal(3, 2) == [[], [], []]  # too few: nobody is bound
+    monkeypatch.setattr(cores, "available", list)
+    assert cores.deal(1, 1) == [[]]
 
 
 def test_runner_that_returns_another_cells_record(store):

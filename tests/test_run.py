@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from bench import inputs, run
+from bench import cores, inputs, run
 from bench.api import Tasks
 from bench.record import Store
 from bench.run import run_cell
@@ -29,6 +29,7 @@ def test_a_whole_record(tmp_path):
     record = run_cell(one, "study")
     assert record["status"] == "ok"
     assert record["reason"] is None
+    assert record["environment"]["cores_usable"] == (len(cores.available()) or None)
     assert (record["schema"], record["id"], record["study"], record["cell"]) == (
         1,
         one.id,

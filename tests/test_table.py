@@ -161,6 +161,15 @@ def test_swept_settings_get_curves_of_their_own():
     assert set(table.with_axes(table.frame(both))["method"]) == {"FOMAML, float32", "FOMAML, float64"}
     apart = [one(fake.FOMAML, dtype="float32"), one(fake.FOMAML, dtype="float64", problem=fake.SINUSOID)]
     assert set(table.with_axes(table.frame(apart))["method"]) == {"FOMAML"}
+    assert set(table.with_axes(table.frame(both), apart=("dtype",))["method"]) == {"FOMAML"}
+
+
+def test_the_engine_is_said_of_what_runs_on_both():
+    jax = {"name": "maml-jax"}
+    records = [one(fake.FOMAML), one(fake.FOMAML, engine="compiled"), one(fake.MAMLS[0], engine="compiled")]
+    frame = table.with_axes(table.frame([*records, one(jax)]))
+    found = {"FOMAML, eager", "FOMAML, compiled", "MAML, adjoint, compiled", "MAML, JAX"}
+    assert set(frame["method"]) == found
 
 
 def test_styles_are_stable_different_and_ordered():

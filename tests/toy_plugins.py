@@ -90,7 +90,8 @@ TOYS: dict[str, dict[str, type]] = {
 def toy_cell(seed: int, action: str = "measure", folder: Path | None = None, problem: str = "toy") -> Cell:
     """A cell that tells `toy_runner` what to do; ``folder`` is where it leaves traces."""
     method = {"name": "toy", "action": action, "folder": str(folder)}
-    description = {"problem": {"name": problem}, "method": method, "seed": seed}
+    settings = {"seed": seed, "threads": 1, "device": "cpu"}
+    description = {"problem": {"name": problem}, "method": method, **settings}
     return Cell(cell_id(description), description)
 
 
@@ -138,6 +139,13 @@ def _misbehave(action: str, folder: Path, again: bool) -> None:
             time.sleep(600)
         case "sleep":
             time.sleep(600)
+
+
+def core_runner(cell: Cell, study: str) -> dict:
+    """A runner whose records hold the cores that a program started by it may use."""
+    code = "import os; print(*os.sched_getaffinity(0))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return toy_record(cell, study) | {"environment": {"cores": sorted(map(int, out.split()))}}
 
 
 def wrong_record(cell: Cell, study: str) -> dict:

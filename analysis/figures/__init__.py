@@ -1,8 +1,9 @@
 """Figures: one module per question, found by name; here are saving, captions and what they share.
 
 A figure module has ``SHOWS`` (what is plotted, in words) and ``draw(frame) -> list[Figure]``, where ``frame``
-is `analysis.table.frame`'s. A study is drawn by the module that it names as ``figure``, else by the one of
-its own name, else by `overview`.
+is `analysis.table.frame`'s; and, where its caption takes more from the records than every caption does,
+``words(frame) -> dict[str, str]``, heading -> text. A study is drawn by the module that it names as
+``figure``, else by the one of its own name, else by `overview`.
 """
 
 import importlib
@@ -63,7 +64,8 @@ def draw(spec: "Spec", frame: pd.DataFrame) -> dict[str, Drawing]:
         raise UsageError(f"study '{spec.name}' has no record to draw yet; first: metabench run {spec.name}")
     with mpl.rc_context(style.RC):
         figures = found.draw(frame)
-    words = captions.caption(spec.question, found.SHOWS, frame)
+    more = found.words(frame) if hasattr(found, "words") else {}
+    words = captions.caption(spec.question, found.SHOWS, frame, more)
     names = [spec.name if i == 0 else f"{spec.name}-{i + 1}" for i in range(len(figures))]
     return {name: Drawing(figure, words) for name, figure in zip(names, figures, strict=True)}
 

@@ -1,0 +1,60 @@
+"""Time and memory against the size of the problem: a column for each axis, a line for each method."""
+
+import math
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import grid, panels, scales, scaling, style, table
+from analysis.scaling import Axis
+
+SHOWS = (
+    "Time of one meta-gradient of all tasks, and growth of the resident peak of a fresh process, against "
+    "inner steps, tasks, parameters and iterations of CG: a column each, in which all else stays at one "
+    "point. Both axes are logarithmic, so a power law is a straight line; the exponents are given below."
+)
+
+
+def words(frame: pd.DataFrame) -> dict[str, str]:
+    """The exponents, for the caption."""
+    return {"Exponents": scaling.described(frame)}
+
+
+def draw(frame: pd.DataFrame) -> list[Figure]:
+    """One figure."""
+    found = scaling.rows(frame)
+    swept = scaling.axes(found) or {scaling.AXES[0]: found}
+    metrics = grid.measured(found, scaling.COSTS) or [scaling.COSTS[0]]
+    looks = style.styles(found["line"])
+    failed = bool((found["status"] != "ok").any())
+    height = panels.ROW + panels.strip_height(found)
+    figure, axes = panels.canvas(
+        len(metrics), len(swept), [*looks, *([panels.FAILED] if failed else [])], height
+    )
+    for i, metric in enumerate(metrics):
+        curves = {axis: scaling.curves(here, axis, metric) for axis, here in swept.items()}
+        everything = [c.to_numpy(dtype=float).ravel() for lines in curves.values() for c in lines.values()]
+        values = [v for some in everything for v in some if not math.isnan(v)]
+        for j, (axis, here) in enumerate(swept.items()):
+            scale = scales.log_axis(axes[i, j], "y", values, metric.unit, metric.zero, ticks=5)
+            _x_axis(axes[i, j], here, axis, figure.get_figwidth() / len(swept) - 0.6)
+            grid.draw_curves(axes[i, j], curves[axis], looks, scale)
+            bad = table.failures(here.assign(method=here["line"]), ["method", axis.column])
+            panels.failure_strip(axes[i, j], bad.rename(columns={axis.column: "x"}), looks, height - 0.35)
+            axes[i, j].tick_params(axis="y", labelleft=j == 0 or failed)  # strips make scales differ
+            axes[i, j].set_xlabel(axis.title if i == len(metrics) - 1 else "")
+            if text := grid.remark(here, metric, 30):
+                panels.note(axes[i, j], text, empty=not curves[axis])
+        axes[i, 0].set_ylabel(metric.title)
+    figure.align_xlabels()
+    panels.legend(figure, looks, failed)
+    return [figure]
+
+
+def _x_axis(axes: Axes, here: pd.DataFrame, axis: Axis, inches: float) -> None:
+    values = here[axis.column].dropna().astype(float).tolist()
+    if axis.column == "parameters":
+        scales.log_axis(axes, "x", values, "count", ticks=4)
+    else:
+        scales.step_axis(axes, values, inches)
