@@ -15,7 +15,6 @@ elsewhere are final: to alter a plugin, wrap it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
 from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor
@@ -115,12 +114,13 @@ class FirstOrderSolver(InnerSolver):
         """One step with the inner gradient ``grad`` at ``phi`` and the step's ``numbers``."""
 
     def rule(self) -> "FirstOrderSolver":
-        """What `update` depends on: the solver without its number of steps, to name kernels by."""
-        return replace(self, steps=1)  # pyright: ignore[reportArgumentType]  a dataclass, as plugins are
+        """A solver with the same `update`, to name its kernel by: the same for every number of steps, where
+        `update` does not look at it."""
+        return self
 
     def __call__(self, bilevel: Bilevel, start: Vectors) -> Solution:
         phi, state = start, self.init(start)
-        advance = bilevel.fused(self.advance, self.rule())
+        advance = bilevel.fused(self.advance, self)
         for step in range(self.steps):
             phi, state = advance(phi, state, self.schedule(step))
         return Solution(phi, finite(phi), {})

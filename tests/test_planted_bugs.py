@@ -109,9 +109,12 @@ class AdamWithMisplacedEpsilon(FirstOrderSolver):
     def init(self, start):
         return torch.zeros_like(start), torch.zeros_like(start)
 
-    def update(self, step, phi, grad, state):
+    def schedule(self, step):
+        return 1 - 0.9 ** (step + 1), 1 - 0.999 ** (step + 1)
+
+    def update(self, phi, grad, state, *numbers):
         m, v = 0.9 * state[0] + 0.1 * grad, 0.999 * state[1] + 0.001 * grad.square()
-        m_hat, v_hat = m / (1 - 0.9 ** (step + 1)), v / (1 - 0.999 ** (step + 1))
+        m_hat, v_hat = m / numbers[0], v / numbers[1]
         return phi - self.learning_rate * m_hat / (v_hat + self.epsilon**2).sqrt(), (m, v)
 
 
@@ -414,7 +417,7 @@ def test_the_battery_of_inner_solvers_finds_a_cost_that_is_none() -> None:
         def init(self, start):
             return ()
 
-        def update(self, step, phi, grad, state):
+        def update(self, phi, grad, state):
             return phi - 0.01 * grad, ()
 
         def __call__(self, bilevel, start):

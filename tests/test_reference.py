@@ -24,14 +24,17 @@ class Descent(FirstOrderSolver):
         # A state that depends on the start, and a second one that does not.
         return {"descent": (), "momentum": (0.3 * start,), "adam": (torch.zeros_like(start),) * 2}[self.kind]
 
-    def update(self, step, phi, grad, state):
+    def schedule(self, step):
+        return (1 - 0.9 ** (step + 1), 1 - 0.99 ** (step + 1)) if self.kind == "adam" else ()
+
+    def update(self, phi, grad, state, *numbers):
         if self.kind == "descent":
             return phi - self.rate * grad, state
         if self.kind == "momentum":
             velocity = 0.9 * state[0] + grad
             return phi - self.rate * velocity, (velocity,)
         m, v = 0.9 * state[0] + 0.1 * grad, 0.99 * state[1] + 0.01 * grad.square()
-        m_hat, v_hat = m / (1 - 0.9 ** (step + 1)), v / (1 - 0.99 ** (step + 1))
+        m_hat, v_hat = m / numbers[0], v / numbers[1]
         return phi - self.rate * m_hat / (v_hat.sqrt() + 0.1), (m, v)
 
 

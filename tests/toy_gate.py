@@ -51,9 +51,9 @@ class PlantedDescent(FirstOrderSolver):
         _kept.clear()
         return ()
 
-    def update(self, step, phi, grad, state):
+    def update(self, phi, grad, state):
         if planted == "copies":
             _kept.append(phi.detach().clone())
         if planted == "idle operator":
             phi.sum()
-        return GradientDescent(self.steps, self.learning_rate).update(step, phi, grad, state)
+        return GradientDescent(self.steps, self.learning_rate).update(phi, grad, state)

@@ -55,7 +55,7 @@ class ToyDescent(FirstOrderSolver):
     def init(self, start):
         return ()
 
-    def update(self, step, phi, grad, state):
+    def update(self, phi, grad, state):
         if self.broken:
             raise ArithmeticError("this step breaks")
         return phi - self.rate * grad, state

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.bilevel import Bilevel
+from bench.api import Bilevel, FirstOrderSolver
 from bench.compiled.flat import Shape, flatten
 from bench.compiled.kernel import Kept, Kernel, Source, build
 
@@ -37,7 +37,9 @@ class Engine:
         eager: Callable | None = None,
     ) -> Callable:
         """``function(bilevel, *static, *given, *arguments)`` as a function of the arguments."""
-        return _Bound(self, bilevel, function, static, given, eager)
+        # One kernel for all numbers of steps of an inner solver.
+        named = tuple(part.rule() if isinstance(part, FirstOrderSolver) else part for part in static)
+        return _Bound(self, bilevel, function, named, given, eager)
 
     def find(self, source: Source, values: list[Tensor]) -> Kernel:
         """The kernel of ``source`` for inputs like ``values``."""

@@ -15,7 +15,7 @@ def checkpointed(bilevel: Bilevel, solver: FirstOrderSolver) -> tuple[Vectors, V
     length = max(1, math.isqrt(solver.steps))
     start = bilevel.start
     phi, state = start, solver.init(start)
-    advance = bilevel.fused(solver.advance, solver.rule())
+    advance = bilevel.fused(solver.advance, solver)
     saved: list[tuple[int, Vectors, State]] = []
     for step in range(solver.steps):
         if step % length == 0:

@@ -20,8 +20,7 @@ def sweep(
     """
     start = bilevel.start
     phi, state = start, solver.init(start)
-    rule = solver.rule()
-    forward = bilevel.fused(_keeping if forward_over_reverse else solver.advance, rule)
+    forward = bilevel.fused(_keeping if forward_over_reverse else solver.advance, solver)
     path: list[tuple[Vectors, State, State]] = []
     for step in range(solver.steps):
         before = (phi, state)
@@ -31,7 +30,7 @@ def sweep(
     adapted, phi_bar = phi, bilevel.outer_grad(phi)
     state_bar = tuple(torch.zeros_like(s) for s in state)
     meta_bar = torch.zeros_like(start)
-    backward = bilevel.fused(_backward, rule)
+    backward = bilevel.fused(_backward, solver)
     for step in reversed(range(first, solver.steps)):
         bars = (phi_bar, state_bar, meta_bar)
         phi_bar, state_bar, meta_bar = backward(*path.pop(), *bars, solver.schedule(step))

@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -32,6 +32,9 @@ class Adam(FirstOrderSolver):
         require(0 <= self.beta1 < 1, "beta1", self.beta1, "0 up to, but not, 1")
         require(0 <= self.beta2 < 1, "beta2", self.beta2, "0 up to, but not, 1")
         require(self.epsilon > 0, "epsilon", self.epsilon, "a positive number")
+
+    def rule(self) -> "Adam":
+        return replace(self, steps=1)
 
     def init(self, start: Vectors) -> State:
         return torch.zeros_like(start), torch.zeros_like(start)

@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.api import FirstOrderSolver, State, Vectors, require
 from bench.registry import register
@@ -18,6 +18,9 @@ class GradientDescent(FirstOrderSolver):
     def __post_init__(self) -> None:
         require(self.steps >= 0, "steps", self.steps, "0 or more")
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
+
+    def rule(self) -> "GradientDescent":
+        return replace(self, steps=1)
 
     def init(self, start: Vectors) -> State:
         return ()

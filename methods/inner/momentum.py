@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,6 +22,9 @@ class Momentum(FirstOrderSolver):
         require(self.steps >= 0, "steps", self.steps, "0 or more")
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "0 up to, but not, 1")
+
+    def rule(self) -> "Momentum":
+        return replace(self, steps=1)
 
     def init(self, start: Vectors) -> State:
         return (torch.zeros_like(start),)

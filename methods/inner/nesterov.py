@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.api import FirstOrderSolver, State, Vectors, require
 from bench.registry import register
@@ -26,6 +26,9 @@ class Nesterov(FirstOrderSolver):
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
         usable = self.momentum is None or 0 <= self.momentum < 1
         require(usable, "momentum", self.momentum, "0 up to, but not, 1, or None for Nesterov's sequence")
+
+    def rule(self) -> "Nesterov":
+        return replace(self, steps=1)
 
     def init(self, start: Vectors) -> State:
         return (start,)
