@@ -13,6 +13,8 @@ import psutil
 import torch
 
 from bench import data, measure, registry
+from bench.api import Bilevel, Declined
+from bench.compiled import Engine, untraceable
 from bench.run import environment
 
 PACKAGES = ("metabench", "torch", "numpy", "scipy", "pandas", "pyarrow", "matplotlib", "higher", "submitit")
@@ -21,6 +23,7 @@ TENSOR_BYTES = 1 << 20
 RESIDENT_BYTES = 1 << 26  # far above what the interpreter needs meanwhile
 ROUNDS = 10
 MIB, GIB = 1 << 20, 1 << 30
+SMALL = "linear_regression"  # its kernels compile in a second or two
 BUSY = 0.5  # load per core above which timings are noisy
 
 
@@ -40,6 +43,7 @@ def examine() -> dict[str, Any]:
         "meters": meters,
         "data": {name: _found(state) for name, state in data.status().items()},
         "cache": {"folder": str(data.cache_root()), "size": f"{_size(data.cache_root()) / MIB:.1f} MiB"},
+        "compiled_kernels": compiled_kernels(),
         "slurm": slurm(),
         "plugins": known,
         "packages": {name: _version(name) for name in (*PACKAGES, *DEVELOPMENT)},
@@ -133,6 +137,40 @@ def _torch() -> dict[str, Any]:
 def _found(status: data.Status) -> dict[str, Any]:
     found = "found" if status["found"] else "missing"
     return {"state": found, "where": status["where"], "what_to_do": status["what_to_do"]}
+
+
+def compiled_kernels() -> dict[str, str]:
+    """Whether this machine compiles kernels, tried on a small one, and which problems' losses can be traced.
+
+    Compiled cells of a problem whose loss cannot be traced run in eager mode, for the reason that is shown.
+    """
+    found = {"compiler": _kernel()}
+    for name in registry.names("problem"):
+        try:
+            reason = untraceable(_one_task(name))
+            found[name] = "can be compiled" if reason is None else f"stays in eager mode: {reason}"
+        except Declined:
+            found[name] = "not tried: its data are not on this machine"
+        except Exception as error:  # noqa: BLE001  a plugin may raise anything
+            found[name] = f"not tried: {type(error).__name__}: {error}"
+    return found
+
+
+def _kernel() -> str:
+    engine = Engine()
+    bilevel = _one_task(SMALL, engine)
+    bilevel.inner_grad(bilevel.start)
+    (kernel,) = engine.report().values()
+    if "eager" in kernel:
+        return f"does not work: {kernel['eager']}"
+    return f"works: a kernel in {kernel['seconds']:.1f} s, {kernel['error']:.1g} from float64"
+
+
+def _one_task(problem: str, engine: Engine | None = None) -> Bilevel:
+    built = registry.build("problem", problem)
+    generator = torch.Generator().manual_seed(0)
+    meta, tasks = built.init(generator), built.sample(generator, 1)
+    return Bilevel(built, tasks.to(torch.float32), meta.float(), engine=engine)
 
 
 def slurm() -> dict[str, Any]:

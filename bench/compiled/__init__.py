@@ -7,5 +7,6 @@ compared with itself in eager float64 (`check`) before its first use.
 """
 
 from bench.compiled.engine import Engine
+from bench.compiled.kernel import untraceable
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "untraceable"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.overrides import TorchFunctionMode
 
-Pair = tuple[int, int]
+Pair = tuple[int, int]  # of height and width
 
 
 class Window(NamedTuple):
@@ -137,9 +137,8 @@ def _conv2d(
 ) -> Tensor:
     if groups != 1 or input.ndim != 4 or isinstance(padding, str):
         return native(input, weight, bias, stride, padding, dilation, groups)
-    out, _, *kernel = weight.shape
-    sizes = (tuple(input.shape[2:]), tuple(kernel), *map(_pair, (stride, padding, dilation)))
-    window = Window(*sizes)
+    out, kernel = len(weight), _pair(weight.shape[2:])
+    window = Window(_pair(input.shape[2:]), kernel, _pair(stride), _pair(padding), _pair(dilation))
     seen = _Columns.apply(input.permute(0, 2, 3, 1), window)
     result = seen.flatten(0, 2) @ weight.permute(2, 3, 1, 0).reshape(-1, out)
     if bias is not None:

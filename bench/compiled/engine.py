@@ -10,6 +10,7 @@ from torch import Tensor
 from bench.api import Bilevel, FirstOrderSolver
 from bench.compiled.flat import Shape, flatten
 from bench.compiled.kernel import Kept, Kernel, Source, build
+from bench.compiled.lower import in_transform
 
 MOST_KERNELS = 512  # in one process; then the oldest is forgotten
 
@@ -93,7 +94,7 @@ class _Bound:
         flat, shape = flatten(arguments)
         tracked = torch.is_grad_enabled() and (self._tracked or any(x.requires_grad for x in flat))
         # Autograd and vmap cannot look into a kernel.
-        if tracked or torch._C._functorch.maybe_current_level() is not None:
+        if tracked or in_transform():
             return self._plain(*arguments)
         layout = (shape, *[(x.shape, x.dtype) for x in flat])
         if layout not in self._found:

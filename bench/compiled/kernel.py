@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,14 @@ from bench.compiled.trace import trace
 from bench.tasks import Problem, Tasks
 
 Kept = list[list[Tensor]]  # for every call of a kernel's parts what its `once` computed
+
+
+class Played(NamedTuple):
+    """Results as a flat list, their form (None: a single tensor), and the oracle calls made of every task."""
+
+    results: list[Tensor]
+    shape: Shape | None
+    calls: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -42,19 +50,23 @@ class Source:
 
     @property
     def name(self) -> str:
-        function, static = self.function, self.static
+        function: Any = self.function
+        static = self.static
         while not hasattr(function, "__qualname__"):  # a function of a Hessian product
             function, static = function.function, (*function.static, *static)
         parts = ", ".join(type(part).__name__ for part in static if part is not None)
         return f"{function.__qualname__}({parts})"
 
-    def play(self, *values: Tensor) -> tuple[Any, dict[str, int]]:
-        """The function's result in eager mode, and the oracle calls that it made of every task."""
+    def play(self, *values: Tensor) -> Played:
+        """The function in eager mode."""
         bilevel = Bilevel(self.problem, Tasks(*values[1:5]), values[0])
         bilevel._nudge = values[5] if self.nudged else None
         given = values[self.n_fixed - self.n_given : self.n_fixed]
         result = self.function(bilevel, *self.static, *given, *nest(values[self.n_fixed :], self.shape))
-        return result, {name: number for name, number in bilevel.calls.as_dict().items() if number}
+        several = isinstance(result, tuple)
+        flat, shape = flatten(result if several else (result,))
+        calls = {name: number for name, number in bilevel.calls.as_dict().items() if number}
+        return Played(flat, shape if several else None, calls)
 
 
 @dataclass
@@ -127,23 +139,17 @@ def build(source: Source, values: Sequence[Tensor]) -> Kernel:
     inputs = [x.detach().clone() for x in first]  # where two arguments are one tensor, a trace confuses them
 
     def traced(*values: Tensor) -> tuple[Tensor, ...]:
-        result, kernel.calls = source.play(*values)
-        several = isinstance(result, tuple)
-        flat, shape = flatten(result if several else (result,))
-        kernel.shape = shape if several else None
-        return tuple(flat)
-
-    def eager(values: Sequence[Tensor]) -> list[Tensor]:
-        result = source.play(*values)[0]
-        return flatten(result if isinstance(result, tuple) else (result,))[0]
+        results, kernel.shape, kernel.calls = source.play(*values)
+        return tuple(results)
 
     try:
         graph, kernel.used = trace(traced, inputs)
         kernel.operations = sum(node.op == "call_function" for node in graph.graph.nodes)
         probes = check.probe(inputs)
-        kept = _lower(kernel, graph, source, probes)
-        compiled = kernel.call([probes[i] for i in kernel.used] + kept)
-        kernel.error, kernel.eager_error = check.errors(list(compiled), eager, probes)
+        compiled = _lower(kernel, graph, source, probes)
+        kernel.error, kernel.eager_error = check.errors(
+            compiled, lambda values: source.play(*values).results, probes
+        )
         if not check.acceptable(kernel.error, kernel.eager_error, values[0].dtype):
             kernel.call = None
             kernel.reason = (
@@ -151,14 +157,13 @@ def build(source: Source, values: Sequence[Tensor]) -> Kernel:
             )
     except Exception as error:  # noqa: BLE001  a user's loss may do anything, and eager mode is always there
         kernel.call = None
-        lines = str(error).strip().splitlines() or [""]
-        kernel.reason = f"{type(error).__name__}: {lines[0][:300]}"
+        kernel.reason = _said(error)
     kernel.seconds = time.perf_counter() - start
     return kernel
 
 
-def _lower(kernel: Kernel, graph: GraphModule, source: Source, inputs: list[Tensor]) -> list[Tensor]:
-    """Compile ``graph``, in two parts where the fixed inputs have one of their own; what that one keeps."""
+def _lower(kernel: Kernel, graph: GraphModule, source: Source, inputs: list[Tensor]) -> Sequence[Tensor]:
+    """Compile ``graph``, in two parts where the fixed inputs have one of their own; results at ``inputs``."""
     fixed = [i for i in kernel.used if i < source.n_fixed]
     parts = split(graph, len(fixed)) if source.n_given else None
     kept: list[Tensor] = []
@@ -166,8 +171,26 @@ def _lower(kernel: Kernel, graph: GraphModule, source: Source, inputs: list[Tens
         first, graph = parts
         kernel.once, kernel.once_used = lower(first, [inputs[i] for i in fixed]), fixed
         kept = list(kernel.once([inputs[i] for i in fixed]))
-    kernel.call = lower(graph, [inputs[i] for i in kernel.used] + kept)
-    return kept
+    given = [inputs[i] for i in kernel.used] + kept
+    kernel.call = lower(graph, given)
+    return kernel.call(given)
+
+
+def untraceable(bilevel: Bilevel) -> str | None:
+    """Why the inner gradient of a problem stays in eager mode; None where it can be traced."""
+    t = bilevel.tasks
+    values = (bilevel.meta, t.support_x, t.support_y, t.query_x, t.query_y, bilevel.start)
+    source = Source(bilevel.problem, Bilevel.inner_grad, (), nudged=False, n_given=0, shape=(None,))
+    try:
+        trace(lambda *inputs: tuple(source.play(*inputs).results), values)
+    except Exception as error:  # noqa: BLE001  a user's loss may do anything
+        return _said(error)
+    return None
+
+
+def _said(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"
 
 
 def _by_task(number: int, x: Tensor) -> bool:

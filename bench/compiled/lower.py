@@ -38,6 +38,11 @@ def lower(graph: GraphModule, inputs: Sequence[Tensor]) -> Call:
         return inner(graph, fakes, cpp_wrapper=all(x.device.type == "cpu" for x in inputs))
 
 
+def in_transform() -> bool:
+    """Whether a `torch.func` transform is at work, whose tensors a kernel cannot read."""
+    return torch._C._functorch.maybe_current_level() is not None  # pyright: ignore[reportAttributeAccessIssue]
+
+
 @cache
 def decompositions() -> dict[Any, Callable]:
     """Operations that are better compiled as several simpler ones."""

@@ -11,7 +11,7 @@ aten = torch.ops.aten
 _PRODUCTS = {aten.bmm.default, aten.mm.default}
 _SUMS = {aten.add.Tensor, aten.sub.Tensor}
 _IDLE_SHAPES = {aten.view.default, aten.expand.default, aten._unsafe_view.default}
-_IDLE_SCALARS = {aten.mul.Scalar: 1, aten.mul.Tensor: 1, aten.pow.Tensor_Scalar: 1, aten.div.Scalar: 1}
+_IDLE_WITH_1 = {aten.mul.Scalar, aten.mul.Tensor, aten.pow.Tensor_Scalar, aten.div.Scalar}
 
 
 def tidy(graph: GraphModule) -> None:
@@ -44,12 +44,8 @@ def _idle(node: Node) -> bool:
         return False
     if node.target is aten.alias.default or node.target in _IDLE_SHAPES:
         return True
-    idle = _IDLE_SCALARS.get(node.target)
-    return idle is not None and len(node.args) > 1 and _is(node.args[1], idle)
-
-
-def _is(value: Any, number: int) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == number
+    other = node.args[1] if len(node.args) > 1 else None
+    return node.target in _IDLE_WITH_1 and isinstance(other, int | float) and other == 1
 
 
 def _swaps_matrices(node: Node) -> bool:
@@ -60,10 +56,11 @@ def _swaps_matrices(node: Node) -> bool:
     value = source.meta.get("val")
     if not isinstance(value, torch.Tensor) or value.ndim < 2:
         return False
+    how: Any = node.args[1:]
     if node.target is aten.permute.default:
-        return list(node.args[1]) == _swap(value.ndim)
+        return list(how[0]) == _swap(value.ndim)
     if node.target is aten.transpose.int:
-        return {d % value.ndim for d in node.args[1:3]} == {value.ndim - 2, value.ndim - 1}
+        return {d % value.ndim for d in how} == {value.ndim - 2, value.ndim - 1}
     return node.target is aten.t.default
 
 
@@ -73,16 +70,19 @@ def _ends_in_product(node: Node) -> bool:
         return False
     if node.target in _PRODUCTS:
         return True
-    return node.target in _SUMS and all(isinstance(n, Node) and _ends_in_product(n) for n in node.args)
+    parts = all(isinstance(part, Node) and _ends_in_product(part) for part in node.args)
+    return parts and node.target in _SUMS and not node.kwargs
 
 
 def _turned(graph: GraphModule, node: Node) -> Node:
     """A node for the transpose of what `_ends_in_product` accepts."""
-    if node.target in _SUMS:
-        arguments = tuple(_turned(graph, part) for part in node.args)
+    operation: Any = node.target
+    parts: Any = node.args
+    if operation in _SUMS:
+        arguments = tuple(_turned(graph, part) for part in parts)
     else:
-        arguments = tuple(_permuted(graph, matrix) for matrix in reversed(node.args))
-    new = graph.graph.call_function(node.target, arguments)
+        arguments = tuple(_permuted(graph, matrix) for matrix in reversed(parts))
+    new = graph.graph.call_function(operation, arguments)
     value = node.meta["val"]
     new.meta["val"] = value.permute(_swap(value.ndim)).contiguous()
     return new

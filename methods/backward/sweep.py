@@ -59,15 +59,12 @@ def _backward(
     numbers: tuple[float, ...],
 ) -> tuple[Vectors, State, Vectors]:
     """The adjoints before a step from those after it; ``kept`` holds its gradient or nothing."""
-    if kept:
-        (grad,) = kept
-    else:
-        hvp = bilevel.inner_hvp(phi)
-        grad = hvp.gradient
+    hvp = None if kept else bilevel.inner_hvp(phi)
+    grad = kept[0] if hvp is None else hvp.gradient
     with torch.enable_grad():
         leaves = [x.detach().requires_grad_() for x in (phi, grad, *state)]
         new_phi, new_state = solver.update(leaves[0], leaves[1], tuple(leaves[2:]), *numbers)
         outputs, bars = (new_phi, *new_state), (phi_bar, *state_bar)
         phi_bar, grad_bar, *rest = torch.autograd.grad(outputs, leaves, bars, materialize_grads=True)
-    product = bilevel.inner_grad_and_hvp(phi, grad_bar)[1] if kept else hvp(grad_bar)
+    product = bilevel.inner_grad_and_hvp(phi, grad_bar)[1] if hvp is None else hvp(grad_bar)
     return phi_bar + product, tuple(rest), meta_bar + bilevel.cross(phi, grad_bar)
