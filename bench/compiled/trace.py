@@ -16,6 +16,7 @@ from bench.compiled.tidy import tidy
 aten = torch.ops.aten
 
 MOST_TERMS = 256  # that are summed in one go where several dimensions are
+MOST_IN_ROW = 4096  # the same along one dimension, which is summed in as many lanes as a register has
 
 
 def trace(function: Callable[..., Any], inputs: Sequence[Tensor]) -> tuple[GraphModule, list[int]]:
@@ -50,11 +51,22 @@ def _sum(x: Tensor, dim: Sequence[int] | None, keepdim: bool = False, *, dtype: 
             groups[-1].append(d)
         else:
             groups.append([d])
+    if len(groups) == 1 and len(dims) == 1 and x.shape[dims[0]] > MOST_IN_ROW:
+        return _in_chunks(x, dims[0], keepdim, dtype)
     if len(groups) < 2:
         return NotImplemented
     for group in groups:
         x = aten.sum.dim_IntList(x, group, True, dtype=dtype)
     return x if keepdim else x.squeeze(dims)
+
+
+def _in_chunks(x: Tensor, dim: int, keepdim: bool, dtype: Any) -> Tensor:
+    """The sum along one long dimension, of sums of `MOST_TERMS`; zeros fill the last."""
+    x = x.movedim(dim, -1)
+    x = aten.constant_pad_nd.default(x, [0, -x.shape[-1] % MOST_TERMS])
+    x = aten.sum.dim_IntList(x.unflatten(-1, (-1, MOST_TERMS)), [-1], False, dtype=dtype)
+    x = aten.sum.dim_IntList(x, [-1], False, dtype=dtype)
+    return x.unsqueeze(dim) if keepdim else x
 
 
 def _mean(x: Tensor, dim: Sequence[int] | None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:

@@ -52,8 +52,8 @@ def update(optimiser: dict[str, Any]) -> Callable[[Bilevel], Run]:
         solver = build("inner", optimiser)
         start = bilevel.start
         grad = bilevel.inner_grad(start)
-        phi, state = solver.update(0, start, grad, solver.init(start))
-        return lambda: solver.update(1, phi, grad, state)[0]
+        phi, state = solver.update(start, grad, solver.init(start), *solver.schedule(0))
+        return lambda: solver.update(phi, grad, state, *solver.schedule(1))[0]
 
     return kernel
 

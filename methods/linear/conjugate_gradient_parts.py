@@ -1,0 +1,64 @@
+"""Conjugate gradient, plain and preconditioned, in pieces that are one kernel each when compiled."""
+
+import torch
+from torch import Tensor
+
+from bench.api import Matvec, PerTask, Vectors
+from methods.linear.krylov import begin
+
+
+def first(
+    matvec: Matvec, precondition: Matvec | None, rhs: Vectors, start: tuple[Vectors, ...]
+) -> tuple[Tensor, PerTask, Vectors, Vectors, Vectors, PerTask, PerTask]:
+    """What precedes the iterations; ``start`` holds one or nothing."""
+    size, x, r = begin(matvec, rhs, start[0] if start else None)
+    p = r if precondition is None else precondition(r)
+    bb, rr, rz = (rhs / size).square().sum(dim=1), (r * r).sum(dim=1), (r * p).sum(dim=1)
+    return size, bb, x, r, p.clone(), rr, rz
+
+
+def verdict(
+    matvec: Matvec,
+    precondition: Matvec | None,
+    bb: PerTask,
+    rr: PerTask,
+    curvature: PerTask,
+    taken: PerTask,
+    active: PerTask,
+    n_params: int | Tensor,
+) -> tuple[PerTask, PerTask]:
+    """At tolerance 0: whether the iteration did what theory promises, and its own residual."""
+    null = ~active & (rr > torch.finfo(rr.dtype).eps ** 2 * bb)  # p'Ap = 0, and not as a mere underflow
+    # On the way ||r|| may pass above ||rhs||; after P iterations theory has it at 0, and above is divergence.
+    bounded = (rr <= bb) | (torch.isfinite(rr) & (taken < n_params))
+    positive = (curvature > 0) & torch.isfinite(curvature)  # infinite: every p'Ap overflowed
+    return positive & bounded & ~null | (rr == 0), (rr / torch.where(bb > 0, bb, 1)).sqrt()
+
+
+def iterate(
+    matvec: Matvec,
+    precondition: Matvec | None,
+    x: Vectors,
+    r: Vectors,
+    p: Vectors,
+    rr: PerTask,
+    rz: PerTask,
+    curvature: PerTask,
+    taken: PerTask,
+    active: PerTask,
+) -> tuple[Vectors, Vectors, Vectors, PerTask, PerTask, PerTask, PerTask, PerTask]:
+    """One iteration; what belongs to tasks that are not ``active`` stays."""
+    Ap = matvec(p)
+    pAp = (p * Ap).sum(dim=1)
+    active = active & (pAp != 0)
+    curvature = torch.where(active, torch.minimum(curvature, pAp / (p * p).sum(dim=1)), curvature)
+    alpha = torch.where(active, rz / torch.where(active, pAp, 1), 0)
+    x = x + alpha[:, None] * p
+    r = r - alpha[:, None] * Ap
+    z = r if precondition is None else precondition(r)
+    new_rr = (r * r).sum(dim=1)
+    new_rz = new_rr if precondition is None else (r * z).sum(dim=1)
+    beta = torch.where(active, new_rz / torch.where(active, rz, 1), 0)
+    p = torch.where(active[:, None], z + beta[:, None] * p, p)
+    rr, rz = torch.where(active, new_rr, rr), torch.where(active, new_rz, rz)
+    return x, r, p, rr, rz, curvature, taken + active, active
