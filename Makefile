@@ -57,6 +57,7 @@ reference: libraries
 	$(BIN)/metabench run libraries --jobs 1 --results results/reference || test $$? -eq 1
 	$(BIN)/metabench warm peers || test $$? -eq 1
 	$(BIN)/metabench run peers --jobs 1 --results results/reference || test $$? -eq 1
+	$(BIN)/metabench profile peers > results/reference/peers/profile.md
 	$(BIN)/metabench warm scaling || test $$? -eq 1
 	$(BIN)/metabench run scaling --jobs 1 --results results/reference || test $$? -eq 1
 	for study in accuracy_vs_steps cost_vs_steps estimators libraries peers scaling; do \

@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -65,6 +66,13 @@ def time_interleaved(
                     times[name].append(seconds)
             order = order[1:] + order[:1]
     return {**times, "n_warmup": n_warmup}
+
+
+def median_seconds(run: Run, rounds: int, device: torch.device) -> float:
+    """The median of ``rounds`` calls after `N_WARMUP` others: to find one's way, not to compare by."""
+    sample = _cuda_sample if device.type == "cuda" else _cpu_sample
+    with _no_collection():
+        return statistics.median([sample(run) for _ in range(N_WARMUP + rounds)][N_WARMUP:])
 
 
 def _cpu_sample(run: Run) -> float:

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from bench.cli import speed
+from bench.cli.options import RESULTS, AllRecords, Json, Results, Studies, Study, examples
 from bench.errors import UsageError
 
 USAGE = 2
@@ -30,18 +32,7 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Data sets: download them, or say where a copy must lie.", no_args_is_help=True)
 app.add_typer(data, name="data")
-
-Study = Annotated[
-    str,
-    typer.Argument(
-        help="A shipped study's name (see `metabench list study`) or a TOML file.", metavar="STUDY"
-    ),
-]
-Studies = Annotated[list[str], typer.Argument(help="Names of studies or TOML files.", metavar="STUDY...")]
-Results = Annotated[Path, typer.Option("--results", help="Folder of all results.", metavar="DIR")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
-AllRecords = Annotated[bool, typer.Option("--all", help="Also records of earlier versions of the study.")]
-RESULTS = Path("results")
+app.add_typer(speed.app)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -60,10 +51,6 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(BROKEN_PIPE)
 
 
-def _examples(*commands: str) -> str:
-    return "Examples:\n\n" + "\n".join(f"- `metabench {command}`" for command in commands)
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -80,7 +67,7 @@ def _global(
 ) -> None: ...
 
 
-@app.command("list", epilog=_examples("list", "list linear", "list study --json"))
+@app.command("list", epilog=examples("list", "list linear", "list study --json"))
 def list_(
     kind: Annotated[
         str | None,
@@ -96,7 +83,7 @@ def list_(
     show_catalogue(kind, json)
 
 
-@app.command(epilog=_examples("plan demo", "plan my/study.toml --cells", "plan accuracy_vs_steps --json"))
+@app.command(epilog=examples("plan demo", "plan my/study.toml --cells", "plan accuracy_vs_steps --json"))
 def plan(
     study: Study,
     results: Results = RESULTS,
@@ -110,7 +97,7 @@ def plan(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "run demo", "run my/study.toml -j 8 --retry-failed", "run demo --cell 3f2a --force --jobs 0"
     )
 )
@@ -137,19 +124,7 @@ def run(
     raise typer.Exit(run_study(study, jobs, results, cell, force, retry_failed))
 
 
-@app.command(epilog=_examples("warm peers", "warm my/study.toml --json"))
-def warm(study: Study, results: Results = RESULTS, json: Json = False) -> None:
-    """Build and check the kernels of a study's compiled cells, once per machine. Measures nothing.
-
-    `run` builds what is missing as well; afterwards it finds them on the disk. Exits with 0 if everything is
-    compiled, 1 if something has to run in eager mode (each with its reason), 3 if no cell is compiled.
-    """
-    from bench.cli.warm import warm_study
-
-    raise typer.Exit(warm_study(study, results, json))
-
-
-@app.command(epilog=_examples("status demo", "status demo --results results/reference --json"))
+@app.command(epilog=examples("status demo", "status demo --results results/reference --json"))
 def status(study: Study, results: Results = RESULTS, json: Json = False) -> None:
     """Show what is done, failed and missing, and the failures by kind.
 
@@ -160,7 +135,7 @@ def status(study: Study, results: Results = RESULTS, json: Json = False) -> None
     raise typer.Exit(show_status(study, results, json))
 
 
-@app.command(epilog=_examples("show 3f2a", "show 3f2a --study demo --json"))
+@app.command(epilog=examples("show 3f2a", "show 3f2a --study demo --json"))
 def show(
     cell: Annotated[str, typer.Argument(help="The first letters of a cell's id.", metavar="CELL")],
     results: Results = RESULTS,
@@ -174,7 +149,7 @@ def show(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "export demo", "export demo --output demo.parquet", "export demo --format json --output -"
     )
 )
@@ -199,7 +174,7 @@ def export(
     raise typer.Exit(export_records(study, format, output, results, everything))
 
 
-@app.command(epilog=_examples("compact accuracy_vs_steps"))
+@app.command(epilog=examples("compact accuracy_vs_steps"))
 def compact(studies: Studies, results: Results = RESULTS) -> None:
     """Move the loose records of a study into one Parquet file. Every verb reads both."""
     from bench.cli.output import compact_records
@@ -207,7 +182,7 @@ def compact(studies: Studies, results: Results = RESULTS) -> None:
     raise typer.Exit(compact_records(studies, results))
 
 
-@app.command(epilog=_examples("figures demo", "figures cost_vs_steps --results results/reference"))
+@app.command(epilog=examples("figures demo", "figures cost_vs_steps --results results/reference"))
 def figures(studies: Studies, results: Results = RESULTS, everything: AllRecords = False) -> None:
     """Draw the figures of a study from its stored records: PDF, SVG and PNG, with a caption file each."""
     from bench.cli.output import draw_figures
@@ -215,7 +190,7 @@ def figures(studies: Studies, results: Results = RESULTS, everything: AllRecords
     raise typer.Exit(draw_figures(studies, results, everything))
 
 
-@app.command(epilog=_examples("report demo", "report accuracy_vs_steps cost_vs_steps --output page.html"))
+@app.command(epilog=examples("report demo", "report accuracy_vs_steps cost_vs_steps --output page.html"))
 def report(
     studies: Studies,
     output: Annotated[
@@ -231,7 +206,7 @@ def report(
 
 
 @app.command(
-    epilog=_examples("check imaml", "check linear:conjugate_gradient problem:sinusoid", "check --all --json")
+    epilog=examples("check imaml", "check linear:conjugate_gradient problem:sinusoid", "check --all --json")
 )
 def check(
     targets: Annotated[
@@ -251,35 +226,7 @@ def check(
     raise typer.Exit(check_plugins(targets or [], everything, json))
 
 
-@app.command(
-    epilog=_examples(
-        "gate --update", "gate --baseline tests/benchmarks/gate.json", "gate my/study.toml --time --json"
-    )
-)
-def gate(
-    study: Annotated[
-        str, typer.Argument(help="A shipped study's name or a TOML file.", metavar="STUDY")
-    ] = "gate",
-    baseline: Annotated[
-        Path, typer.Option("--baseline", help="The committed baseline.", metavar="FILE")
-    ] = Path("gate.json"),
-    update: Annotated[bool, typer.Option("--update", help="Write what is measured as the baseline.")] = False,
-    time: Annotated[bool, typer.Option("--time/--no-time", help="Judge times too, in pairs.")] = False,
-    results: Results = RESULTS,
-    json: Json = False,
-) -> None:
-    """Compare calls, operators, FLOPs, bytes and errors of a study's cells with a baseline.
-
-    Exits with 0 if all is as the baseline, 1 if something got worse or better, or a cell is missing, 3 if
-    that is not judged (a baseline of another torch, a restless machine). RESULTS/STUDY/baseline.json then
-    holds the new baseline.
-    """
-    from bench.cli.gate import run_gate
-
-    raise typer.Exit(run_gate(study, baseline, update, time, results, json))
-
-
-@data.command("get", epilog=_examples("data get omniglot"))
+@data.command("get", epilog=examples("data get omniglot"))
 def data_get(
     name: Annotated[str, typer.Argument(help="The data set's name; `metabench doctor` lists them.")],
 ) -> None:
@@ -289,7 +236,7 @@ def data_get(
     get_data(name)
 
 
-@app.command(epilog=_examples("doctor", "doctor --json"))
+@app.command(epilog=examples("doctor", "doctor --json"))
 def doctor(json: Json = False) -> None:
     """Look at this machine: torch, threads, CUDA, which meters work, data, caches, Slurm, plugins.
 

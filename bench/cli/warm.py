@@ -13,6 +13,7 @@ from bench.cli.label import label, varying
 from bench.cli.study import load
 from bench.cli.text import duration, say, say_json, warn
 from bench.compiled import Engine
+from bench.spec import Spec
 
 # What a kernel does not depend on.
 _FREE = ("seed", "split", "passes", "repeats", "contract")
@@ -23,7 +24,7 @@ def warm_study(study: str, results: Path, json: bool) -> int:
 
     Returns 1 if something has to run in eager mode or fails, 3 if the study has no compiled cell.
     """
-    cells = _distinct([c for c in expand(load(study, results)) if inputs.is_compiled(c.description)])
+    cells = compiled_cells(load(study, results))
     if not cells:
         warn(f'no cell of {study} is compiled; a study asks for it with engine = "compiled"')
         return 3
@@ -45,10 +46,12 @@ def warm_study(study: str, results: Path, json: bool) -> int:
     return 1 if eager else 0
 
 
-def _distinct(cells: list[Cell]) -> list[Cell]:
-    """Of cells that need the same kernels the one with the fewest inner steps."""
+def compiled_cells(study: Spec) -> list[Cell]:
+    """Compiled cells of a study, of those that need the same kernels the one with the fewest inner steps."""
     chosen: dict[str, tuple[int, Cell]] = {}
-    for cell in cells:
+    for cell in expand(study):
+        if not inputs.is_compiled(cell.description):
+            continue
         wanted = {k: v for k, v in cell.description.items() if k not in _FREE}
         method = dict(wanted["method"])
         steps = 0

@@ -1,7 +1,8 @@
 """The engine of a cell: finds or builds the kernel of what goes through a `Bilevel`, and calls it."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from bench.compiled.flat import Shape, flatten
 from bench.compiled.kernel import Kept, Kernel, Source, build
 from bench.compiled.lower import in_transform
 
+Tape = dict[str, list[tuple[Kernel, list[Tensor], Kept]]]
 MOST_KERNELS = 512  # in one process; then the oldest is forgotten
 
 _kernels: dict[Any, Kernel] = {}
@@ -28,6 +30,7 @@ class Engine:
 
     def __init__(self) -> None:
         self._used: dict[str, Kernel] = {}
+        self.tape: Tape | None = None  # what is called, where somebody asks
 
     def kernel(
         self,
@@ -63,6 +66,15 @@ class Engine:
             number += 1
             name = f"{kernel.name} #{number}"
         return kernel
+
+    @contextmanager
+    def taped(self) -> Iterator[Tape]:
+        """Every call of a kernel inside the block, by the kernel's name, with its inputs."""
+        self.tape = {}
+        try:
+            yield self.tape
+        finally:
+            self.tape = None
 
     def report(self) -> dict[str, dict[str, Any]]:
         """Every kernel of this engine by name: seconds to build it and errors of its check, or why there
@@ -103,6 +115,8 @@ class _Bound:
         if kernel.call is None:
             return self._plain(*arguments)
         self._bilevel._spend(**kernel.calls)
+        if self._engine.tape is not None:
+            self._engine.tape.setdefault(kernel.name, []).append((kernel, self._fixed + flat, kept))
         return kernel(self._fixed + flat, kept)
 
     def _find(self, shape: Shape, flat: list[Tensor]) -> tuple[Kernel, Kept]:

@@ -17,6 +17,9 @@ from bench.compiled.split import split
 from bench.compiled.trace import trace
 from bench.tasks import Problem, Tasks
 
+aten = torch.ops.aten
+
+Product = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]  # of both matrices shape and strides
 Kept = list[list[Tensor]]  # for every call of a kernel's parts what its `once` computed
 
 
@@ -78,6 +81,7 @@ class Kernel:
     ``call``, and ``once_used``; None where there is nothing of the sort or it would not be called twice.
     shape: of the results, None for a single tensor. calls: the oracle calls that one call stands for.
     seconds: spent on building. error, eager_error: see `check.errors`. operations: of the graph.
+    products: the matrix products of ``call``, by shapes and strides.
     """
 
     name: str
@@ -93,6 +97,7 @@ class Kernel:
     error: float | None = None
     eager_error: float | None = None
     operations: int = 0
+    products: tuple[Product, ...] = ()
 
     def prepare(self, fixed: Sequence[Tensor]) -> Kept:
         """What ``once`` makes of the fixed inputs: a list for every call, to be handed on."""
@@ -171,9 +176,19 @@ def _lower(kernel: Kernel, graph: GraphModule, source: Source, inputs: list[Tens
         first, graph = parts
         kernel.once, kernel.once_used = lower(first, [inputs[i] for i in fixed]), fixed
         kept = list(kernel.once([inputs[i] for i in fixed]))
+    kernel.products = _products(graph)
     given = [inputs[i] for i in kernel.used] + kept
     kernel.call = lower(graph, given)
     return kernel.call(given)
+
+
+def _products(graph: GraphModule) -> tuple[Product, ...]:
+    found = []
+    for node in graph.graph.nodes:
+        if node.target in (aten.mm.default, aten.bmm.default, aten.addmm.default, aten.baddbmm.default):
+            values = [matrix.meta["val"] for matrix in node.args[-2:]]
+            found.append(tuple((tuple(v.shape), tuple(v.stride())) for v in values))
+    return tuple(found)
 
 
 def untraceable(bilevel: Bilevel) -> str | None:

@@ -1,0 +1,23 @@
+"""Arguments and options that several verbs share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Study = Annotated[
+    str,
+    typer.Argument(
+        help="A shipped study's name (see `metabench list study`) or a TOML file.", metavar="STUDY"
+    ),
+]
+Studies = Annotated[list[str], typer.Argument(help="Names of studies or TOML files.", metavar="STUDY...")]
+Results = Annotated[Path, typer.Option("--results", help="Folder of all results.", metavar="DIR")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+AllRecords = Annotated[bool, typer.Option("--all", help="Also records of earlier versions of the study.")]
+RESULTS = Path("results")
+
+
+def examples(*commands: str) -> str:
+    """The examples under a verb's help."""
+    return "Examples:\n\n" + "\n".join(f"- `metabench {command}`" for command in commands)

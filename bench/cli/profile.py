@@ -1,0 +1,51 @@
+"""`metabench profile`: where the time of compiled cells goes, as a Markdown table."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from bench import inputs
+from bench.cli.label import label, varying
+from bench.cli.study import load
+from bench.cli.text import say, say_json, warn
+from bench.cli.warm import compiled_cells
+from bench.compiled.profile import Profile, profile
+
+
+def show_profile(study: str, results: Path, json: bool) -> int:
+    """Print a table for every kind of compiled cell of ``study``; 3 if there is none."""
+    cells = compiled_cells(load(study, results))
+    if not cells:
+        warn(f'no cell of {study} is compiled; a study asks for it with engine = "compiled"')
+        return 3
+    keys = varying(cell.description for cell in cells)
+    found = {}
+    for cell in cells:
+        name = label(cell.description, keys)
+        with inputs.conditions(cell.description):
+            found[name] = profile(inputs.prepare(cell.description))
+        if not json:
+            say(f"{name}: {1e3 * found[name].seconds:.3g} ms")
+            say()
+            for line in _table(found[name]):
+                say(line)
+            say()
+    if json:
+        say_json({name: asdict(one) | {"rest": one.rest} for name, one in found.items()})
+    return 0
+
+
+def _table(one: Profile) -> list[str]:
+    lines = [
+        "| kernel | calls | ms | share | its matrix products alone, ms | times |",
+        "|---|---|---|---|---|---|",
+    ]
+    for part in one.parts:
+        times = f"{part.seconds / part.floor:.2g}" if part.floor else "-"
+        share = f"{part.seconds / one.seconds:.0%}"
+        row = (part.kernel, part.calls, f"{1e3 * part.seconds:.3g}", share, f"{1e3 * part.floor:.3g}", times)
+        lines.append("| " + " | ".join(map(str, row)) + " |")
+    floor = sum(part.floor for part in one.parts)
+    rest = ("between the kernels", "", f"{1e3 * one.rest:.3g}", f"{one.rest / one.seconds:.0%}", "", "")
+    whole = ("all", "", f"{1e3 * one.seconds:.3g}", "100%", f"{1e3 * floor:.3g}")
+    times = f"{one.seconds / floor:.2g}" if floor else "-"
+    return [*lines, "| " + " | ".join(rest) + " |", "| " + " | ".join((*whole, times)) + " |"]
