@@ -428,6 +428,27 @@ def test_the_battery_of_inner_solvers_finds_a_cost_that_is_none() -> None:
     assert names == {"declared cost equals the counted one"}
 
 
+def test_the_battery_of_inner_solvers_finds_a_rule_that_is_not_the_solvers() -> None:
+    """An update that looks at the number of steps must not name its kernel by a solver with another number."""
+
+    @register("inner", f"{TOY}-rule")
+    @dataclass(frozen=True)
+    class Shrinking(FirstOrderSolver):
+        steps: int = 3
+
+        def rule(self):
+            return Shrinking(1)
+
+        def init(self, start):
+            return ()
+
+        def update(self, phi, grad, state):
+            return phi - 0.03 / self.steps * grad, ()
+
+    names = {check.name for check in check_inner_solver(Shrinking()) if not check.passed}
+    assert names == {"its rule takes the same steps"}
+
+
 def test_the_battery_of_inner_solvers_finds_a_tolerance_that_is_not_kept() -> None:
     @register("inner", f"{TOY}-says-yes")
     @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from bench.api import Curvature, InnerSolver
+from bench.api import Curvature, FirstOrderSolver, InnerSolver
 from bench.testing.battery import Battery, battery
 from bench.testing.samples import regression, stationary
 
@@ -51,9 +51,26 @@ def check_inner_solver(run: Battery, plugin: InnerSolver | str | dict[str, Any])
     )
     run.add("converged where every gradient is zero", still is not None and bool(still.converged.all()))
     _check_tolerance(run, solver)
+    _check_rule(run, solver)
     low = regression().to(torch.float32)
     single = run.attempt("float32", lambda: solver(low, low.start))
     run.add("float32 in, float32 out", single is not None and single.value.dtype == torch.float32)
+
+
+def _check_rule(run: Battery, solver: Any) -> None:
+    """A kernel is made of the rule: its step has to be the solver's own at every place of the loop."""
+    if not isinstance(solver, FirstOrderSolver):
+        return
+    bilevel = regression()
+    phi, state, rule = bilevel.start, solver.init(bilevel.start), solver.rule()
+    same = True
+    for step in range(solver.steps):
+        grad, numbers = bilevel.inner_grad(phi), solver.schedule(step)
+        of_rule = rule.update(phi, grad, state, *numbers)
+        phi, state = solver.update(phi, grad, state, *numbers)
+        pairs = zip((of_rule[0], *of_rule[1]), (phi, *state), strict=True)
+        same = same and all(torch.equal(a, b) for a, b in pairs)
+    run.add("its rule takes the same steps", same)
 
 
 def _check_tolerance(run: Battery, solver: Any) -> None:
