@@ -429,7 +429,7 @@ def test_the_battery_of_inner_solvers_finds_a_cost_that_is_none() -> None:
 
 
 def test_the_battery_of_inner_solvers_finds_a_rule_that_is_not_the_solvers() -> None:
-    """An update that looks at the number of steps must not name its kernel by a solver with another number."""
+    """An update that looks at the number of steps names no kernel by a solver with another number."""
 
     @register("inner", f"{TOY}-rule")
     @dataclass(frozen=True)
