@@ -5,6 +5,8 @@ Metrics of a cell, besides its status:
     calls.*               oracle calls of every kind                     equal
     operators, flops      see `bench.operations`                         equal, under one release of torch
     peak_bytes            peak tensor bytes                              equal, under one release of torch
+    kernel.*              operators in the graph of a compiled kernel,   equal, under one release of torch
+                          in place of the three above
     error.maml, .implicit largest relative error over tasks, to the      within a factor, see `same_error`
                           exact gradient through the steps taken and
                           to the one at the inner minimiser
@@ -85,7 +87,7 @@ def measure(cell: Cell, study: str, time: bool) -> Measured:
         try:
             with inputs.conditions(description):
                 prepared = inputs.prepare(description)
-                if prepared.method.in_torch:
+                if prepared.method.in_torch and prepared.engine is None:
                     counted |= operations(prepared.run)
         except Exception as error:  # noqa: BLE001  a plugin may raise anything, here too
             record["status"], record["reason"] = classify(error)
@@ -100,6 +102,8 @@ def measure(cell: Cell, study: str, time: bool) -> Measured:
 def _metrics(record: Record) -> dict[str, Value]:
     metrics: dict[str, Value] = {f"calls.{name}": n for name, n in (record.get("calls") or {}).items()}
     metrics["peak_bytes"] = record.get("tensor_bytes", {}).get("peak")
+    kernels = record.get("engine") or {}
+    metrics |= {f"kernel.{name}": kernel.get("operations") for name, kernel in kernels.items()}
     references = record.get("accuracy", {}).get("references", {})
     for name in ("maml", "implicit"):
         errors = [e for e in references.get(name, {}).get("relative_error", ()) if e is not None]
@@ -163,7 +167,8 @@ def _differences(name: str, old: Entry, measured: Measured, alike: bool) -> Iter
                 yield Difference(name, metric, before, now, "regressed" if now is None else "improved")
             continue
         same = same_error(before, now, eps) if metric.startswith("error.") else before == now
-        if not same and metric in OF_TORCH and not alike:
+        of_torch = metric in OF_TORCH or metric.startswith("kernel.")
+        if not same and of_torch and not alike:
             yield Difference(name, metric, before, now, "not judged", "another torch or machine")
         elif not same:
             yield Difference(name, metric, before, now, "regressed" if now > before else "improved")
