@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -68,11 +68,12 @@ def time_interleaved(
     return {**times, "n_warmup": n_warmup}
 
 
-def median_seconds(run: Run, rounds: int, device: torch.device) -> float:
-    """The median of ``rounds`` calls after `N_WARMUP` others: to find one's way, not to compare by."""
+def median_seconds(runs: Sequence[Run], rounds: int, device: torch.device) -> list[float]:
+    """The median of every run over ``rounds`` rounds of all, after `N_WARMUP` others: to find one's way."""
     sample = _cuda_sample if device.type == "cuda" else _cpu_sample
     with _no_collection():
-        return statistics.median([sample(run) for _ in range(N_WARMUP + rounds)][N_WARMUP:])
+        times = [[sample(run) for run in runs] for _ in range(N_WARMUP + rounds)][N_WARMUP:]
+    return [statistics.median(column) for column in zip(*times, strict=True)]
 
 
 def _cpu_sample(run: Run) -> float:

@@ -10,6 +10,8 @@ from bench.cli.text import say, say_json, warn
 from bench.cli.warm import compiled_cells
 from bench.compiled.profile import Profile, profile
 
+LEAST_FLOOR = 0.01  # of a kernel's time: below, it has no products
+
 
 def show_profile(study: str, results: Path, json: bool) -> int:
     """Print a table for every kind of compiled cell of ``study``; 3 if there is none."""
@@ -40,9 +42,17 @@ def _table(one: Profile) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for part in one.parts:
-        times = f"{part.seconds / part.floor:.2g}" if part.floor else "-"
+        has = part.floor > LEAST_FLOOR * part.seconds
+        times = f"{part.seconds / part.floor:.2g}" if has else "-"
         share = f"{part.seconds / one.seconds:.0%}"
-        row = (part.kernel, part.calls, f"{1e3 * part.seconds:.3g}", share, f"{1e3 * part.floor:.3g}", times)
+        row = (
+            part.kernel,
+            part.calls,
+            f"{1e3 * part.seconds:.3g}",
+            share,
+            f"{1e3 * part.floor:.3g}" if has else "-",
+            times,
+        )
         lines.append("| " + " | ".join(map(str, row)) + " |")
     floor = sum(part.floor for part in one.parts)
     rest = ("between the kernels", "", f"{1e3 * one.rest:.3g}", f"{one.rest / one.seconds:.0%}", "", "")

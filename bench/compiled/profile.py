@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -40,32 +41,32 @@ class Profile:
 
 
 def profile(cell: Prepared, rounds: int = ROUNDS) -> Profile:
-    """Medians over ``rounds``. Every kernel is run again on the inputs that it had last."""
+    """Medians over ``rounds``, in each of which all run once, kernels on the inputs that they had last."""
     assert isinstance(cell.engine, Engine)
     cell.run()
     with cell.engine.taped() as tape:
         cell.run()
-    parts = []
-    for name, calls in tape.items():
+    runs: list[measure.Run] = [cell.run]
+    for calls in tape.values():
         kernel, values, kept = calls[-1]
-        times = len(values[1]) if kernel.parts else 1
-        seconds = measure.median_seconds(lambda k=kernel, v=values, r=kept: k(v, r), rounds, cell.device)
-        floor = times * _seconds_of_products(kernel.products, cell.meta, rounds)
-        parts.append(Part(name, len(calls), len(calls) * seconds, len(calls) * floor))
-    parts.sort(key=lambda part: -part.seconds)
-    return Profile(measure.median_seconds(cell.run, rounds, cell.device), tuple(parts))
+        runs += [partial(kernel, values, kept), _products(kernel.products, cell.meta)]
+    whole, *seconds = measure.median_seconds(runs, rounds, cell.device)
+    parts = []
+    for (name, calls), kernel_s, products_s in zip(tape.items(), seconds[::2], seconds[1::2], strict=True):
+        kernel, values, _ = calls[-1]
+        times = len(values[1]) if kernel.parts else 1  # the products are of one call of the graph
+        parts.append(Part(name, len(calls), len(calls) * kernel_s, len(calls) * times * products_s))
+    return Profile(whole, tuple(sorted(parts, key=lambda part: -part.seconds)))
 
 
-def _seconds_of_products(products: Sequence[Product], like: Tensor, rounds: int) -> float:
-    pairs = []
-    for product in products:
-        pairs.append([_filled(shape, strides, like) for shape, strides in product])
+def _products(products: Sequence[Product], like: Tensor) -> measure.Run:
+    pairs = [[_filled(shape, strides, like) for shape, strides in product] for product in products]
 
     def run() -> None:
         for a, b in pairs:
             torch.matmul(a, b)
 
-    return measure.median_seconds(run, rounds, like.device) if pairs else 0.0
+    return run
 
 
 def _filled(shape: tuple[int, ...], strides: tuple[int, ...], like: Tensor) -> Tensor:
