@@ -10,7 +10,7 @@ from bench.cli.text import say, say_json, warn
 from bench.cli.warm import compiled_cells
 from bench.compiled.profile import Profile, profile
 
-LEAST_FLOOR = 0.01  # of a kernel's time: below, it has no products
+LEAST_FLOOR = 0.05  # of a kernel's time: below, it has no products
 
 
 def show_profile(study: str, results: Path, json: bool) -> int:
@@ -43,19 +43,19 @@ def _table(one: Profile) -> list[str]:
     ]
     for part in one.parts:
         has = part.floor > LEAST_FLOOR * part.seconds
-        times = f"{part.seconds / part.floor:.2g}" if has else "-"
+        floors = (f"{1e3 * part.floor:.3g}", f"{part.seconds / part.floor:.2g}") if has else ("-", "-")
         share = f"{part.seconds / one.seconds:.0%}"
-        row = (
-            part.kernel,
-            part.calls,
-            f"{1e3 * part.seconds:.3g}",
-            share,
-            f"{1e3 * part.floor:.3g}" if has else "-",
-            times,
-        )
+        row = (part.kernel, part.calls, f"{1e3 * part.seconds:.3g}", share, *floors)
         lines.append("| " + " | ".join(map(str, row)) + " |")
     floor = sum(part.floor for part in one.parts)
-    rest = ("between the kernels", "", f"{1e3 * one.rest:.3g}", f"{one.rest / one.seconds:.0%}", "", "")
+    rest = (
+        "between the kernels",
+        "",
+        f"{1e3 * one.rest:.3g}",
+        f"{round(100 * one.rest / one.seconds)}%",
+        "",
+        "",
+    )
     whole = ("all", "", f"{1e3 * one.seconds:.3g}", "100%", f"{1e3 * floor:.3g}")
     times = f"{one.seconds / floor:.2g}" if floor else "-"
     return [*lines, "| " + " | ".join(rest) + " |", "| " + " | ".join((*whole, times)) + " |"]
