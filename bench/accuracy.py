@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.api import Bilevel, Estimate, PerTask, Vectors
+from bench.api import Bilevel, Estimate, PerTask, Vectors, finite
 from bench.failures import BrokenPromiseError
 from bench.reference import Reference
 
@@ -30,7 +30,7 @@ def check(estimate: object, bilevel: Bilevel) -> Estimate:
 def verdict(estimate: Estimate) -> tuple[str, dict[str, Any] | None]:
     """Status and reason of a finished estimate: ok, non_finite or not_converged."""
     for name in ("meta_grad", "adapted"):
-        wrong = ~torch.isfinite(getattr(estimate, name)).all(dim=1)
+        wrong = ~finite(getattr(estimate, name))
         if wrong.any():
             return "non_finite", _reason(f"{name} is not finite in {_tasks(wrong)}")
     if not estimate.converged.all():

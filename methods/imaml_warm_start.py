@@ -3,7 +3,7 @@ from typing import ClassVar
 
 import torch
 
-from bench.api import Bilevel, Curvature, Estimate, InnerSolver, LinearSolver, Method, Target
+from bench.api import Bilevel, Curvature, Estimate, InnerSolver, LinearSolver, Method, Target, finite
 from bench.registry import register
 from methods.curvature import Exact
 from methods.imaml import implicit_gradient
@@ -32,7 +32,7 @@ class IMAMLWarmStart(Method):
     def __call__(self, bilevel: Bilevel) -> Estimate:
         start = bilevel.memory.get(KEY)
         if start is not None:  # one solve that overflowed must not spoil all later ones
-            start = torch.where(torch.isfinite(start).all(dim=1, keepdim=True), start, 0)
+            start = torch.where(finite(start)[:, None], start, 0)
         estimate, x = implicit_gradient(bilevel, self.inner, self.linear, self.curvature, start)
         bilevel.memory[KEY] = x
         return estimate

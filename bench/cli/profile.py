@@ -4,9 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench import inputs
-from bench.cli.label import label, varying
-from bench.cli.study import load
-from bench.cli.text import say, say_json, warn
+from bench.cli.text import say, say_json
 from bench.cli.warm import compiled_cells
 from bench.compiled.profile import Profile, profile
 
@@ -15,14 +13,11 @@ LEAST_FLOOR = 0.05  # of a kernel's time: below, it has no products
 
 def show_profile(study: str, results: Path, json: bool) -> int:
     """Print a table for every kind of compiled cell of ``study``; 3 if there is none."""
-    cells = compiled_cells(load(study, results))
+    cells = compiled_cells(study, results)
     if not cells:
-        warn(f'no cell of {study} is compiled; a study asks for it with engine = "compiled"')
         return 3
-    keys = varying(cell.description for cell in cells)
     found = {}
-    for cell in cells:
-        name = label(cell.description, keys)
+    for name, cell in cells.items():
         with inputs.conditions(cell.description):
             found[name] = profile(inputs.prepare(cell.description))
         if not json:

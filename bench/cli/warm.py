@@ -1,19 +1,18 @@
 """`metabench warm`: builds the kernels of a study's compiled cells before anything is measured."""
 
-import json as to_json
 import time
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from bench import inputs
 from bench.api import Declined
-from bench.cells import Cell, expand
+from bench.cells import Cell, canonical, expand
 from bench.cli.kernels import kernel_lines
 from bench.cli.label import label, varying
 from bench.cli.study import load
 from bench.cli.text import duration, say, say_json, warn
 from bench.compiled import Engine
-from bench.spec import Spec
 
 # What a kernel does not depend on.
 _FREE = ("seed", "split", "passes", "repeats", "contract")
@@ -24,14 +23,11 @@ def warm_study(study: str, results: Path, json: bool) -> int:
 
     Returns 1 if something has to run in eager mode or fails, 3 if the study has no compiled cell.
     """
-    cells = compiled_cells(load(study, results))
+    cells = compiled_cells(study, results)
     if not cells:
-        warn(f'no cell of {study} is compiled; a study asks for it with engine = "compiled"')
         return 3
     start, found, eager = time.monotonic(), {}, False
-    keys = varying(cell.description for cell in cells)
-    for n, cell in enumerate(cells, 1):
-        name = label(cell.description, keys)
+    for n, (name, cell) in enumerate(cells.items(), 1):
         kernels = _build(cell)
         found[name] = kernels
         eager |= any("eager" in kernel for kernel in kernels.values())
@@ -46,28 +42,30 @@ def warm_study(study: str, results: Path, json: bool) -> int:
     return 1 if eager else 0
 
 
-def compiled_cells(study: Spec) -> list[Cell]:
-    """Compiled cells of a study, of those that need the same kernels the one with the fewest inner steps."""
-    chosen: dict[str, tuple[int, Cell]] = {}
-    for cell in expand(study):
+def compiled_cells(study: str, results: Path) -> dict[str, Cell]:
+    """Compiled cells of a study by name: of those that need the same kernels the one with the fewest steps.
+
+    Warns where there is none.
+    """
+    chosen: dict[str, tuple[float, Cell]] = {}
+    for cell in expand(load(study, results)):
         if not inputs.is_compiled(cell.description):
             continue
-        wanted = {k: v for k, v in cell.description.items() if k not in _FREE}
-        method = dict(wanted["method"])
-        steps = 0
-        if "inner" in method:
-            method["inner"] = dict(method["inner"])
-            steps = method["inner"].pop("steps", 0)
-        key = to_json.dumps(wanted | {"method": method}, sort_keys=True)
-        if steps and (key not in chosen or steps < chosen[key][0]):
+        wanted = {key: value for key, value in cell.description.items() if key not in _FREE}
+        inner = dict(wanted["method"].get("inner", {}))
+        steps = inner.pop("steps", None) or inf  # of no step nothing is compiled
+        key = canonical(wanted | {"method": wanted["method"] | {"inner": inner}})
+        if key not in chosen or steps < chosen[key][0]:
             chosen[key] = (steps, cell)
-        chosen.setdefault(key, (steps or 1 << 62, cell))
-    return [cell for _, cell in chosen.values()]
+    if not chosen:
+        warn(f'no cell of {study} is compiled; a study asks for it with engine = "compiled"')
+    cells = [cell for _, cell in chosen.values()]
+    keys = varying(cell.description for cell in cells)
+    return {label(cell.description, keys): cell for cell in cells}
 
 
 def _build(cell: Cell) -> dict[str, dict[str, Any]]:
     with inputs.conditions(cell.description):
-        prepared = None
         try:
             prepared = inputs.prepare(cell.description)
             prepared.run()

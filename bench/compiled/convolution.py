@@ -33,36 +33,34 @@ class Window(NamedTuple):
         return first, second
 
 
-class _Columns(torch.autograd.Function):
-    """Images [n, h, w, c] -> columns [n, oh, ow, kh kw c]; its derivative is `_Images`."""
+class _Windowed(torch.autograd.Function):
+    """A linear map of a tensor under a window, which its derivative needs alone."""
 
     generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Window], output: Tensor) -> None:
+        ctx.window = inputs[1]
+
+
+class _Columns(_Windowed):
+    """Images [n, h, w, c] -> columns [n, oh, ow, kh kw c]; its derivative is `_Images`."""
 
     @staticmethod
     def forward(images: Tensor, window: Window) -> Tensor:
         return columns(images, window)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Window], output: Tensor) -> None:
-        ctx.window = inputs[1]
-
-    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         return _Images.apply(grads[0], ctx.window), None
 
 
-class _Images(torch.autograd.Function):
+class _Images(_Windowed):
     """The adjoint of `_Columns`: every column value added to the pixel that it was read from."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(values: Tensor, window: Window) -> Tensor:
         return images(values, window)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Window], output: Tensor) -> None:
-        ctx.window = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
