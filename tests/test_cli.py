@@ -198,3 +198,11 @@ def test_labels_tell_what_varies_and_nothing_else():
     keys = varying(cells)
     assert keys == {"method:m.inner.steps"}
     assert [label(cell, keys) for cell in cells] == ["p m(inner.steps=1)", "p m(inner.steps=2)"]
+
+
+@pytest.mark.parametrize("verb", ["warm", "profile"])
+def test_without_a_compiled_cell_there_is_no_kernel_to_speak_of(verb: str, fresh: Path):
+    result = metabench(verb, "tiny.toml")
+    assert result.code == 3
+    assert 'engine = "compiled"' in result.err
+    assert not result.out
