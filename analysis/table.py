@@ -32,6 +32,7 @@ AXES = (
     "device",
     "threads",
     "engine",
+    "tasks_at_once",
     "n_tasks",
     "split",
 )  # what may be swept besides method, problem, steps, seed
@@ -56,7 +57,17 @@ _TEXT += [
     "tensor_bytes.missing",
     *(f"{kind}.{r}" for r in REFERENCES for kind in ("missing", "how")),
 ]
-_NUMBERS = ["seed", "task", "threads", "n_tasks", STEPS, "stationarity", "query_loss", "query_accuracy"]
+_NUMBERS = [
+    "seed",
+    "task",
+    "threads",
+    "tasks_at_once",
+    "n_tasks",
+    STEPS,
+    "stationarity",
+    "query_loss",
+    "query_accuracy",
+]
 _NUMBERS += ["meta_grad_norm", "seconds"]
 _NUMBERS += [f"{kind}.{r}" for r in REFERENCES for kind in ("error", "cosine", "norm_ratio")]
 _RATIOS = ("ratio", "relative", "control_ratio")
@@ -64,7 +75,7 @@ _NUMBERS += [f"time.{k}{end}" for k in _RATIOS for end in ("", "_low", "_high")]
 _NUMBERS += ["time.median_s", "time.low_s", "time.high_s", "time.reference_median_s", "time.rounds"]
 _NUMBERS += ["tensor_bytes.peak", "tensor_bytes.n_params", "resident.growth_bytes", "resident.peak_bytes"]
 _NUMBERS += ["calls.derivatives"]
-_WHOLE = {"seed", "task", "threads", "n_tasks", STEPS}
+_WHOLE = {"seed", "task", "threads", "tasks_at_once", "n_tasks", STEPS}
 CORE = (*_TEXT, *_NUMBERS, "converged")  # columns that are always there
 
 
@@ -114,7 +125,7 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
 def swept(table: pd.DataFrame) -> list[str]:
     """Which of `AXES` take several values within one problem."""
     by_problem = table.groupby("problem", dropna=False)
-    return [axis for axis in AXES if by_problem[axis].nunique().max() > 1]
+    return [axis for axis in AXES if by_problem[axis].nunique(dropna=False).max() > 1]
 
 
 def with_axes(table: pd.DataFrame, apart: Collection[str] = ()) -> pd.DataFrame:
@@ -132,6 +143,8 @@ def with_axes(table: pd.DataFrame, apart: Collection[str] = ()) -> pd.DataFrame:
         if axis == "engine":
             both = named.groupby("method")["engine"].transform("nunique") > 1
             phrase = phrase.where(both | (named["engine"] != "eager"), "")
+        if axis == "tasks_at_once":  # most cells leave it to the harness
+            phrase = phrase.where(named[axis].notna(), "")
         named["method"] = named["method"] + phrase
     return named
 

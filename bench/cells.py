@@ -90,8 +90,8 @@ def _sweep_cells(spec: Spec, sweep: Sweep) -> Iterator[Cell]:
     problems = _plugins(spec, sweep, "problem", {})
     methods = _plugins(spec, sweep, "method", given)
     settings = (sweep.seeds, sweep.n_tasks, sweep.split, sweep.dtype, sweep.device, sweep.threads)
-    crossed = product(problems, methods, *settings, sweep.engine)
-    for problem, method, seed, n_tasks, split, dtype, device, threads, engine in crossed:
+    crossed = product(problems, methods, *settings, sweep.engine, sweep.tasks_at_once)
+    for problem, method, seed, n_tasks, split, dtype, device, threads, engine, at_once in crossed:
         description = {
             "problem": problem,
             "method": method,
@@ -107,6 +107,8 @@ def _sweep_cells(spec: Spec, sweep: Sweep) -> Iterator[Cell]:
         }
         if engine != "eager":  # left out where nothing is compiled
             description["engine"] = engine
+        if at_once is not None:
+            description["tasks_at_once"] = at_once
         yield Cell(cell_id(description), description)
 
 

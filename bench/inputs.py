@@ -14,18 +14,23 @@ from packaging.requirements import Requirement
 
 from bench import registry
 from bench.api import Bilevel, Declined, Estimate, Method, Problem, Tasks, Vector
+from bench.chunks import estimate
 from bench.compiled import Engine
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A cell ready to run: its plugins, and its inputs in the cell's dtype on its device."""
+    """A cell ready to run: its plugins, and its inputs in the cell's dtype on its device.
+
+    at_once: how many tasks the method is given at a time.
+    """
 
     problem: Problem
     method: Method
     tasks: Tasks
     meta: Vector
     seeds: tuple[int, ...]
+    at_once: int
     engine: Engine | None = None
 
     @property
@@ -36,9 +41,9 @@ class Prepared:
         """The cell's two-level problem with counters at zero."""
         return Bilevel(self.problem, self.tasks, self.meta, seeds=self.seeds, engine=self.engine)
 
-    def run(self) -> Estimate:
-        """One call of the method."""
-        return self.method(self.bilevel())
+    def run(self, bilevel: Bilevel | None = None) -> Estimate:
+        """One call of the method for all tasks, of ``bilevel`` where one is given."""
+        return estimate(self.method, self.bilevel() if bilevel is None else bilevel, self.at_once)
 
     def versions(self) -> dict[str, str]:
         """The versions of the packages that the plugins need beyond metabench's own."""
@@ -68,7 +73,16 @@ def prepare(description: dict[str, Any]) -> Prepared:
     # A copy: a method that writes into its input must not change what the next cell gets.
     own = meta.to(device, dtype, copy=True)
     engine = Engine() if is_compiled(description) else None
-    return Prepared(problem, method, tasks.to(dtype, device), own, seeds, engine)
+    few = description.get("tasks_at_once") or at_once(problem, method, len(tasks))
+    return Prepared(problem, method, tasks.to(dtype, device), own, seeds, few, engine)
+
+
+def at_once(problem: Problem, method: Method, n_tasks: int) -> int:
+    """How many tasks at a time unless the cell says it: one where the problem's losses run one by one anyway.
+
+    A library outside torch has a loop of its own.
+    """
+    return 1 if problem.batching == "loop" and method.in_torch else n_tasks
 
 
 def exact(key: str) -> Bilevel:

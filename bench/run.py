@@ -84,7 +84,7 @@ def _measure(description: dict[str, Any], record: Record) -> None:
         record["environment"]["gpu"] = torch.cuda.get_device_name(cell.device)
     with measure.stopwatch(seconds, "method"):
         bilevel = cell.bilevel()
-        estimate = accuracy.check(cell.method(bilevel), bilevel)
+        estimate = accuracy.check(cell.run(bilevel), bilevel)
     record["calls"] = bilevel.calls.as_dict()
     if cell.engine is not None:
         record["engine"] = cell.engine.report()
@@ -118,16 +118,17 @@ def _tensor_bytes(cell: inputs.Prepared) -> dict[str, Any]:
 def _time(cell: inputs.Prepared, description: dict[str, Any]) -> dict[str, Any]:
     """Interleaved with first-order MAML on the same inputs, with the same inner solver where there is one.
 
-    The reference runs in eager mode beside a compiled cell too, so that ratios compare across engines.
+    The reference runs in eager mode, and on as many tasks at once as by default, whatever the cell asks for:
+    so ratios compare across these settings.
     """
     table = {"name": REFERENCE_METHOD}
     if "inner" in description["method"]:
         table["inner"] = description["method"]["inner"]
-    reference, eager = registry.build("method", table), replace(cell, engine=None)
-    times = measure.time_interleaved(
-        cell.run, lambda: reference(eager.bilevel()), description["repeats"], cell.device
-    )
-    return {**times, "reference": registry.describe(reference)}
+    method = registry.build("method", table)
+    at_once = inputs.at_once(cell.problem, method, len(cell.tasks))
+    reference = replace(cell, method=method, engine=None, at_once=at_once)
+    times = measure.time_interleaved(cell.run, reference.run, description["repeats"], cell.device)
+    return {**times, "reference": registry.describe(method)}
 
 
 def references(description: dict[str, Any]) -> dict[str, Reference]:

@@ -33,6 +33,7 @@ _DEFAULTS: dict[str, Any] = {
     "device": ("cpu",),
     "threads": (1,),
     "engine": ("eager",),
+    "tasks_at_once": (None,),
     "passes": PASSES,
     "repeats": 10,
 }
@@ -59,6 +60,7 @@ class Sweep:
     device: tuple[str, ...]
     threads: tuple[int, ...]
     engine: tuple[str, ...]
+    tasks_at_once: tuple[int | None, ...]
     passes: tuple[str, ...]
     repeats: int
     where: dict[str, Way] = field(repr=False, compare=False)
@@ -276,6 +278,7 @@ _CHECKS: dict[str, _Check] = {
     "device": _many(_device),
     "threads": _many(_whole(1)),
     "engine": _many(_one_of(ENGINES, "engine")),
+    "tasks_at_once": _many(_whole(1)),
     "passes": _passes,
     "repeats": _whole(1),
 }

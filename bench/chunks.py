@@ -1,0 +1,25 @@
+"""A method on a few tasks at a time: what it keeps for each of its tasks is held for those few only."""
+
+import torch
+
+from bench.api import Bilevel, Estimate, Method
+
+
+def estimate(method: Method, bilevel: Bilevel, at_once: int) -> Estimate:
+    """``method(bilevel)``, computed ``at_once`` tasks at a time. The rows are the tasks, in their order.
+
+    Nothing couples tasks but stopping rules, which wait for the slowest of a batch. A call counts once for
+    all chunks, as it does for all tasks of a batch; where chunks differ, the most calls of one count.
+    """
+    n_tasks = len(bilevel.tasks)
+    if at_once >= n_tasks:
+        return method(bilevel)
+    parts = [bilevel.take(slice(first, first + at_once)) for first in range(0, n_tasks, at_once)]
+    found = [method(part) for part in parts]
+    counted = [part.calls.as_dict() for part in parts]
+    bilevel.calls.add(**{name: max(calls[name] for calls in counted) for name in counted[0]})
+    for name in parts[0].memory:
+        bilevel.memory[name] = torch.cat([part.memory[name] for part in parts])
+    grads, adapted, converged, stats = zip(*found, strict=True)
+    joined = {name: torch.cat([each[name] for each in stats]) for name in stats[0]}
+    return Estimate(torch.cat(grads), torch.cat(adapted), torch.cat(converged), joined)
