@@ -245,7 +245,7 @@ def scaling_section(frame: pd.DataFrame) -> str:
     if frame.empty:
         return not_yet("scaling")
     figure = picture("scaling", 0, "Time and memory against K, tasks, parameters and CG iterations")
-    return f"{textwrap.fill(scaling.sentence(frame), 110)}\n\n{figure}"
+    return f"{scaling.exponent_table(frame)}\n\n{figure}"
 
 
 def picture(study: str, number: int, words: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import peers, stats, style, table
-from analysis.metrics import RESIDENT, SECONDS, Metric
+from analysis.metrics import RATIO, RESIDENT, Metric
 
 
 class Axis(NamedTuple):
@@ -24,17 +24,33 @@ AXES = (
     Axis("parameters", "parameters", "parameters"),
     Axis("iterations", "iterations of CG", "CG iterations"),
 )
-COSTS = (SECONDS, RESIDENT)
+STEADY = Metric(
+    "time.steady_s",
+    "time of one\nmeta-gradient",
+    "time",
+    "seconds",
+    low="time.steady_s_low",
+    high="time.steady_s_high",
+)
+COSTS = (STEADY, RESIDENT)
 _NETWORK = "problem.network.hidden"  # what ``parameters`` stands for
 
 
 def rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell with columns ``parameters``, ``iterations`` (of the linear solve) and ``line``.
+    """One row per cell with columns ``parameters``, ``iterations`` (of the linear solve), ``line``, `STEADY`.
 
-    A line is a method with its engine, whatever the number of its iterations.
+    A line is a method with its engine, whatever the number of its iterations. The steady time is the ratio to
+    the first-order MAML beside the method, times that reference's median over all cells that have the same
+    one: cells are minutes apart, and a machine's speed changes meanwhile.
     """
     found = table.cells(table.with_axes(frame, apart=("n_tasks",))).copy()
     found["iterations"] = peers.iterations(found)
+    own = ("engine", "tasks_at_once")  # of a method, not of its reference
+    problem = [c for c in found.columns if c.startswith("problem.")]
+    same = [*problem, *(a for a in table.AXES if a not in own), table.STEPS]
+    level = found.groupby(same, dropna=False)["time.reference_median_s"].transform("median")
+    for end in ("", "_low", "_high"):
+        found[STEADY.column + end] = found[RATIO.column + end] * level
     found["parameters"] = found.groupby("problem")["tensor_bytes.n_params"].transform("max")
     numbers = [f" {n:g}" if pd.notna(n) else "" for n in found["iterations"]]
     found["line"] = [
@@ -120,17 +136,16 @@ def described(frame: pd.DataFrame) -> str:
     return " ".join(lines) if len(lines) > 1 else ""
 
 
-def sentence(frame: pd.DataFrame) -> str:
-    """The exponents of time, and those of memory in the inner steps, for the README."""
+def exponent_table(frame: pd.DataFrame) -> str:
+    """Markdown: a line for each method, a column for each axis of time, one for memory in K."""
     time, memory = (exponents(frame, metric) for metric in COSTS)
-    parts = []
-    for axis, fitted in time.items():
-        listed = ", ".join(f"{slope} ({line})" for line, slope in _texts(fitted))
-        parts.append(f"with {axis.symbol} {listed}")
-    least = ", ".join(f"{a.symbol} >= {upper(here, a):,.0f}" for a, here in axes(rows(frame)).items())
-    text = f"On the upper half of each axis ({least}) time grows as a power of it: {'; '.join(parts)}."
-    steps = {a: fitted for a, fitted in memory.items() if a.column == table.STEPS and fitted}
-    for fitted in steps.values():
-        listed = ", ".join(f"{slope} ({line})" for line, slope in _texts(fitted))
-        text += f" The growth of the resident peak grows with K as {listed}."
-    return text
+    least = {axis: upper(here, axis) for axis, here in axes(rows(frame)).items()}
+    columns = {f"time, {axis.symbol} >= {x:,.0f}": time[axis] for axis, x in least.items()}
+    in_steps = [fitted for axis, fitted in memory.items() if axis.column == table.STEPS]
+    if in_steps:
+        columns["memory, K"] = in_steps[0]
+    lines = [f"| exponent of | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for line in style.ordered({line for fitted in columns.values() for line in fitted}):
+        slopes = (dict(_texts(fitted)).get(line, "") for fitted in columns.values())
+        lines.append(f"| {line} | {' | '.join(slopes)} |")
+    return "\n".join(lines)

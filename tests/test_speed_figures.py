@@ -6,7 +6,7 @@ import pytest
 
 from analysis import figures, peers, readme, scaling, style, table
 from analysis.figures.peers import LOOKS
-from analysis.metrics import ERRORS, RESIDENT, SECONDS
+from analysis.metrics import ERRORS, RESIDENT
 from tests import fake_records as fake
 from tests.test_figures import texts, ticks
 
@@ -148,6 +148,23 @@ def test_a_point_is_on_an_axis_only_if_all_else_is_at_the_base(growth) -> None:
     assert set(last["line"]) == {"iMAML, CG, compiled", "iMAML, CG, eager", "iMAML, JAX"}
 
 
+def test_a_slow_hour_drops_out_of_the_steady_time() -> None:
+    records = fake.scaling()
+    slow = next(i for i, r in enumerate(records) if r["cell"].get("engine") == "compiled")
+
+    def times() -> pd.Series:
+        found = scaling.rows(table.frame(records)).set_index("id")
+        return found.loc[records[slow]["id"], ["time.median_s", "time.steady_s"]].astype(float)
+
+    before = times()
+    kinds = ("samples_s", "reference_s", "control_s")
+    tripled = {kind: [3 * s for s in records[slow]["time"][kind]] for kind in kinds}
+    records[slow] = records[slow] | {"time": records[slow]["time"] | tripled}
+    after = times()
+    assert after["time.median_s"] == pytest.approx(3 * before["time.median_s"])
+    assert after["time.steady_s"] == pytest.approx(before["time.steady_s"], rel=0.1)
+
+
 def test_exponents_are_those_of_power_laws() -> None:
     x = np.array([1.0, 2, 5, 10, 20, 50, 100])
     assert scaling.exponent(pd.Series(3 * x**1.7, index=x), 1) == pytest.approx(1.7)
@@ -173,7 +190,7 @@ def test_scaling_is_drawn_with_a_column_for_each_axis_and_every_exponent_in_the_
     assert lines <= set(written)
     said = drawing.caption["Exponents"]
     assert "K from 10 on, tasks from 16 on, parameters from 91,201 on, CG iterations from 5 on" in said
-    for metric in (SECONDS, RESIDENT):
+    for metric in (scaling.STEADY, RESIDENT):
         for axis, fitted in scaling.exponents(growth, metric).items():
             assert set(fitted) == set(scaling.axes(scaling.rows(growth))[axis]["line"])
             for line, slope in fitted.items():
@@ -202,7 +219,19 @@ def test_readme_says_what_is_measured_and_what_is_not(speed, growth) -> None:
     text = readme.peers_section(speed)
     assert "| sinusoid, MAML, K = 5 |" in text
     assert text.endswith("(results/reference/peers/figures/peers-2.png)")
-    text = readme.scaling_section(growth).replace("\n", " ")
-    assert "K >= 10" in text
-    assert "(MAML, adjoint, compiled)" in text
+    text = readme.scaling_section(growth)
+    head, _, *lines = text.partition("\n\n")[0].splitlines()
+    assert head == (
+        "| exponent of | time, K >= 10 | time, tasks >= 16 | time, parameters >= 91,201 | "
+        "time, CG iterations >= 5 | memory, K |"
+    )
+    assert len(lines) == scaling.rows(growth)["line"].nunique()
+    (maml,) = (line.split(" | ") for line in lines if line.startswith("| MAML, adjoint, compiled |"))
+    slopes = {
+        a.column: f["MAML, adjoint, compiled"]
+        for a, f in scaling.exponents(growth, scaling.STEADY).items()
+        if "MAML, adjoint, compiled" in f
+    }
+    assert [float(x) for x in maml[1:4]] == pytest.approx(list(slopes.values()), abs=0.005)
+    assert maml[4] == ""  # no iterations of CG
     assert text.endswith("(results/reference/scaling/figures/scaling.png)")
