@@ -33,8 +33,10 @@ def lower(graph: GraphModule, inputs: Sequence[Tensor]) -> Call:
 
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())  # the cache asks for one
     fakes = [mode.from_tensor(x, static_shapes=True) for x in inputs]
-    # A wrong shape never gets here, see above; asking again takes microseconds of every call.
-    with config.patch(size_asserts=False), tracing(TracingContext(mode)), torch.no_grad():
+    # A wrong shape never gets here, see above; asking again takes microseconds of every call. The processor's
+    # word on its vectors is enough: trial builds take seconds, and every kernel is built and checked anyway.
+    settings = {"size_asserts": False, "cpp.vec_isa_ok": True}
+    with config.patch(settings), tracing(TracingContext(mode)), torch.no_grad():
         return inner(graph, fakes, cpp_wrapper=all(x.device.type == "cpu" for x in inputs))
 
 
