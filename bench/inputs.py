@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from bench import registry
 from bench.api import Bilevel, Declined, Estimate, Method, Problem, Tasks, Vector
-from bench.chunks import estimate
+from bench.at_once import estimate
 from bench.compiled import Engine
 
 

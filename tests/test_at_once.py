@@ -7,7 +7,7 @@ import torch
 
 from bench import inputs, registry, run
 from bench.api import Bilevel
-from bench.chunks import estimate
+from bench.at_once import estimate
 from bench.measure import tensor_bytes
 from tests.toy_cells import cell, register_toys
 
