@@ -1,1 +1,1 @@
-"""Studies on a Slurm cluster: what it is (`profile`), what it is doing (`queue`), and one of your own (`cluster`)."""
+"""Studies on Slurm: what a cluster offers (`profile`), what it does (`queue`), one of your own (`cluster`)."""

@@ -39,11 +39,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"installed {' '.join(packages)}" if packages else "everything is installed already")
         return 0
     if given.command == "up":
-        chosen = {"nodes": given.nodes, "port": given.port, "accounting": False if given.no_accounting else None}
+        chosen = {
+            "nodes": given.nodes,
+            "port": given.port,
+            "accounting": False if given.no_accounting else None,
+        }
         with _made(folder, {key: value for key, value in chosen.items() if value is not None}) as cluster:
             cluster.up()
         print(cluster.ask("sinfo"))
-        print(f'Your shell and its jobs find it after: export SLURM_CONF={shlex.quote(str(cluster.configuration))}')
+        print(
+            f"Your shell and its jobs find it after: export SLURM_CONF={shlex.quote(str(cluster.configuration))}"
+        )
         return 0
     cluster = _found(folder)
     if given.command == "status":
@@ -94,7 +100,9 @@ def _made(folder: Path, chosen: dict[str, int]) -> Iterator[Cluster]:
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         if not (folder / NOTE).exists() and any(folder.iterdir()):
-            raise ClusterError(f"{folder} holds other files, which would be removed. Choose an empty --folder")
+            raise ClusterError(
+                f"{folder} holds other files, which would be removed. Choose an empty --folder"
+            )
         before = _settings(folder)
         runs = before is not None and any(map(Cluster(folder, before).pid, Cluster(folder, before).daemons()))
         now = before if before and runs else Settings()
