@@ -1,1 +1,1 @@
-"""Studies on Slurm: what a cluster offers (`profile`), what it does (`queue`), one of your own (`cluster`)."""
+"""Studies on Slurm: what one offers (`profile`), what it does (`queue`), and one to test on (`cluster`)."""

@@ -72,7 +72,7 @@ def cancel(ids: Iterable[str]) -> None:
 
 
 def requeue(job: str) -> None:
-    """Stop a job and queue it again; one that has ended lately runs again, too. Raises `UsageError` if it may not."""
+    """Stop a job and queue it again; one that has ended lately runs again, too."""
     _run("scontrol", "requeue", job)
 
 
@@ -108,7 +108,7 @@ def _accounted(wanted: set[str]) -> dict[str, JobState]:
             job_id, state, reason, node = line.split("|")
             state = state.partition(" ")[0]  # "CANCELLED by 0"
             for job in _elements(job_id):
-                restarts = found[job].restarts + 1 if job in found else 0  # a line for every run, in order
+                restarts = found[job].restarts + 1 if job in found else 0  # a line for every run
                 found[job] = JobState(job, state, _text(reason), _text(node), False, restarts)
     return _among(found, wanted)
 

@@ -116,7 +116,7 @@ def the_cluster() -> Iterator[RealCluster]:
 
 
 def free_ports() -> int:
-    """The first of enough ports for a cluster that nobody uses; processes begin their search at different ones."""
+    """The first of enough ports for a cluster that nobody uses; each process begins elsewhere."""
     for i in range(500):
         first = 20_000 + (os.getpid() * 20 + i * 20) % 10_000
         if not any(somebody_at(first + j) for j in range(NODES + 2)):

@@ -137,7 +137,7 @@ def test_many_jobs_are_asked_in_few_calls(recorded):
 def test_array_size(recorded):
     assert queue.most_array_tasks() == 1000
     answer(recorded, "scontrol", "slurm.conf speaks another language\n")
-    with pytest.raises(UsageError, match="tells no MaxArraySize; it said: 'slurm.conf speaks"):
+    with pytest.raises(UsageError, match=r"tells no MaxArraySize; it said: 'slurm.conf speaks"):
         queue.most_array_tasks()
 
 
@@ -277,7 +277,7 @@ class TestRealSlurm:
         cluster.kill("slurmctld", signal.SIGTERM)
         wait_for(lambda: cluster.script("status").returncode == 1, "the controller to end")
         monkeypatch.setattr(queue, "TIMEOUT_S", 20.0)
-        with pytest.raises(UsageError, match="does not answer|Unable to contact|failed"):
+        with pytest.raises(UsageError, match=r"does not answer|Unable to contact|failed"):
             queue.jobs(["1"])
         assert queue.missing()
 

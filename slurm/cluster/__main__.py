@@ -47,9 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         with _made(folder, {key: value for key, value in chosen.items() if value is not None}) as cluster:
             cluster.up()
         print(cluster.ask("sinfo"))
-        print(
-            f"Your shell and its jobs find it after: export SLURM_CONF={shlex.quote(str(cluster.configuration))}"
-        )
+        print(f"Your shell and its jobs find it after: {_export(cluster)}")
         return 0
     cluster = _found(folder)
     if given.command == "status":
@@ -59,8 +57,12 @@ def main(arguments: list[str] | None = None) -> int:
             cluster.down()
         print(f"nothing of the cluster is left but its logs in {folder}")
     else:
-        print(f"export SLURM_CONF={shlex.quote(str(cluster.configuration))}")
+        print(_export(cluster))
     return 0
+
+
+def _export(cluster: Cluster) -> str:
+    return f"export SLURM_CONF={shlex.quote(str(cluster.configuration))}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,8 +96,8 @@ def _made(folder: Path, chosen: dict[str, int]) -> Iterator[Cluster]:
     """
     if len(str(folder)) > LONGEST or not re.fullmatch(r"[\w./+-]+", str(folder), re.ASCII):
         raise ClusterError(
-            f"{folder} cannot hold a cluster: its sockets need a path of at most {LONGEST} characters, and Slurm one "
-            "of letters, digits, . _ + - only. Choose another --folder"
+            f"{folder} cannot hold a cluster: its sockets need a path of at most {LONGEST} characters, and Slurm "
+            "one of letters, digits, . _ + - only. Choose another --folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):

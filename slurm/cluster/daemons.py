@@ -47,7 +47,7 @@ class Cluster:
         options = {
             "key-file": "munge.key",
             "socket": "munge.sock",
-            "pid-file": "munged.pid",
+            "pid-file": "state/munged.pid",
             "seed-file": "munge.seed",
         }
         munged = [
@@ -188,7 +188,7 @@ class Cluster:
 
 def _is_of_a_job(pid: int) -> bool:
     own = any(value.startswith("SLURM_JOB_ID=") for value in environment_of(pid))
-    return own or running(pid) == "slurmstepd"
+    return own or (running(pid) or "").startswith("slurmstepd")  # Debian adds "-wlm"
 
 
 def _end_of(log: Path) -> str:
