@@ -114,7 +114,7 @@ def _accounted(wanted: set[str]) -> dict[str, JobState]:
 
 
 def _among(found: dict[str, JobState], wanted: set[str]) -> dict[str, JobState]:
-    """What is wanted. Elements that were cancelled before their start may have one line, under the array's id."""
+    """What is wanted. Elements cancelled before their start may have one line, under the array's id."""
     chosen = {job: state for job, state in found.items() if job in wanted or _base(job) in wanted}
     together = {job: found[_base(job)] for job in wanted - set(found) if _base(job) in found}
     return chosen | {job: replace(state, id=job) for job, state in together.items()}

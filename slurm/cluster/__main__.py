@@ -96,8 +96,8 @@ def _made(folder: Path, chosen: dict[str, int]) -> Iterator[Cluster]:
     """
     if len(str(folder)) > LONGEST or not re.fullmatch(r"[\w./+-]+", str(folder), re.ASCII):
         raise ClusterError(
-            f"{folder} cannot hold a cluster: its sockets need a path of at most {LONGEST} characters, and Slurm "
-            "one of letters, digits, . _ + - only. Choose another --folder"
+            f"{folder} cannot hold a cluster: its sockets need a path of at most {LONGEST} characters, and "
+            "Slurm one of letters, digits, . _ + - only. Choose another --folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
