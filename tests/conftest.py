@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.command_line import TINY, metabench
+from tests.real_slurm import RealCluster, the_cluster
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +45,18 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def slurm_once() -> Iterator[RealCluster]:
+    """A real Slurm; skips where it is not installed."""
+    with the_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(slurm_once: RealCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealCluster]:
+    """That Slurm without jobs, for this test's process and whatever it starts."""
+    monkeypatch.setenv("SLURM_CONF", slurm_once.environment["SLURM_CONF"])
+    yield slurm_once
+    slurm_once.clean()
