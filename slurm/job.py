@@ -27,13 +27,14 @@ from bench.run import run_cell
 from bench.worker import Runner
 from slurm import queue
 from slurm.claims import BEAT_S, Claim, read
-from slurm.submission import Planned, Submission
+from slurm.submission import Submission
 
 MOST_MARGIN_S = 10.0  # of the grace time, for what comes after the cells
 LINGER_S = 600.0  # longer than any cluster waits between TERM and KILL
 LATE_S = 90.0  # Slurm looks at time limits every half minute and may warn a minute early
 WHOLE = 0.5  # share of a job's time that a cell must have had to be told that it does not fit
 MOST_GIVEN_UP = 2
+LIMIT = "USR2 at the time limit"  # as a claim calls that signal
 
 
 def run_pack(plan: str, root: str, study: str, number: int, runner: Runner = run_cell) -> dict[str, int]:
@@ -49,7 +50,7 @@ def job_id() -> str:
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     if array:
         return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    return os.environ.get("SLURM_JOB_ID") or f"local-{os.environ.get('SUBMITIT_LOCAL_JOB_ID', os.getpid())}"
+    return os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_LOCAL_JOB_ID") or f"local-{os.getpid()}"
 
 
 class _Signals:
@@ -122,7 +123,7 @@ class _Job:
         """Begin where the run before this one of the same job has ended."""
         if earlier is not None:
             self._claim.given_up = earlier.given_up
-            if earlier.signal == "USR2":  # it was ended before it could say what it gives up
+            if earlier.signal == LIMIT:  # it was ended before it could say what it gives up
                 last = self._path.stat().st_mtime
                 for cell, since in earlier.running.items():
                     self._count_given_up(cell, last - since)
@@ -152,7 +153,7 @@ class _Job:
         if not self._told:
             self._told = True
             self._say(f"{self._signals.name}: no more cells are started")
-            self._note(signal=self._signals.name)
+            self._note(signal=LIMIT if self._is_at_limit() else self._signals.name)
         margin = min(MOST_MARGIN_S, self._terms.grace_seconds / 4)
         return now if self._signals.is_urgent else self._signals.at + self._terms.grace_seconds - margin
 
@@ -183,13 +184,13 @@ class _Job:
             return
         ran = time.time() - since
         self._say(f"given_up {cell.id} after {ran:.0f} s")
-        if self._signals.name == "USR2":
+        if self._claim.signal == LIMIT:
             self._count_given_up(cell.id, ran)
 
     def _count_given_up(self, cell: str, ran: float) -> None:
         """A cell that had most of a job's whole time and did not end will not end in the next run either."""
         whole = 60 * self._terms.minutes - self._terms.grace_seconds
-        if ran < WHOLE * whole or not self._is_at_limit():
+        if ran < WHOLE * whole:
             return
         times = self._claim.given_up[cell] = self._claim.given_up.get(cell, 0) + 1
         if times < MOST_GIVEN_UP:
@@ -204,11 +205,10 @@ class _Job:
         self._say(f"done {cell} timed_out {message}")
 
     def _is_at_limit(self) -> bool:
-        """Whether a warning now is that of the job's time limit (else of a preemption)."""
-        if not self._signals.name:
-            return True  # of the run before: not known, and twice a whole run is proof
+        """Whether the signal is the warning of the time limit (else of a preemption)."""
         ran = self._signals.at - self._started
-        return ran > 60 * self._terms.minutes - self._terms.grace_seconds - LATE_S
+        late = ran > 60 * self._terms.minutes - self._terms.grace_seconds - LATE_S
+        return late and self._signals.name == "USR2"
 
     def _end(self, counts: dict[str, int]) -> None:
         """After the cells: nothing is left, or the job is queued again, or it waits for its end."""

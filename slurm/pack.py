@@ -55,7 +55,7 @@ class Packing:
 
     def workers_for(self, needs: Needs) -> int:
         """The number of workers that fit; at least 1."""
-        return max(1, min(self.workers, int(self.most_memory_gb / needs.memory_gb)))
+        return max(1, int(min(self.workers, self.most_memory_gb / needs.memory_gb)))
 
 
 def bucket(gb: float, most: float = float("inf")) -> float:

@@ -1,10 +1,10 @@
 """The folder of one submission: the frozen plan, its packs, their jobs, logs and claims.
 
-    <results>/<study>/jobs/<submission>/plan.parquet       what is to run: cells, and the pack of each
-                                        packs.json         pack number -> cells, resource class, minutes
-                                        submission.json    the terms, and the job of every pack
-                                        logs/              submitit's
-                                        claims/            see `slurm.claims`
+<results>/<study>/jobs/<submission>/plan.parquet       what is to run: cells, and the pack of each
+                                    packs.json         pack number -> cells, resource class, minutes
+                                    submission.json    the terms, and the job of every pack
+                                    logs/              submitit's
+                                    claims/            see `slurm.claims`
 """
 
 import json

@@ -158,7 +158,9 @@ def parameters(of: Plan, one: Pack, parallelism: int | None = None) -> dict[str,
         "srun_args": [f"--cpus-per-task={cpus}", "--open-mode=append"],  # srun takes neither from sbatch
         "additional_parameters": {key.replace("_", "-"): v for key, v in profile.extra.items()} | requeue,
     }
-    return {key: value for key, value in given.items() if value is not None} | {"wckey": None}  # not submitit's
+    return {key: value for key, value in given.items() if value is not None} | {
+        "wckey": None
+    }  # not submitit's
 
 
 def scripts(of: Plan, store: Store, most_tasks: int, parallelism: int | None = None) -> list[str]:

@@ -33,7 +33,9 @@ class FakeQueue:
         }
 
 
-def submitted(store: Store, cells: list[Cell], terms: Terms = TERMS, per_job: int = 100, **needs) -> Submission:
+def submitted(
+    store: Store, cells: list[Cell], terms: Terms = TERMS, per_job: int = 100, **needs
+) -> Submission:
     """A submission of ``cells`` as `slurm.submit.send` writes it, without any job."""
     submission = new(store.folder.absolute())
     items = [Item(cell.id, 1.0, Needs(**needs)) for cell in cells]
@@ -45,7 +47,7 @@ def install_clients(folder: Path, state: str = "RUNNING") -> Path:
     """squeue, scontrol and the others, as scripts in ``folder``: every job is ``state``. Returns their log."""
     folder.mkdir()
     log = folder / "log"
-    row = '"$job" ' + f'{state} None n1 0'
+    row = '"$job" ' + f"{state} None n1 0"
     scripts = {
         "squeue": f"for a; do case $a in --jobs=*) job=${{a#--jobs=}};; esac; done\nprintf '%-64s%-64s%-64s%-64s%-64s\\n' {row}",
         "scontrol": 'case $1 in show) printf "AccountingStorageType = accounting_storage/none\\nMaxArraySize = 1001\\n";; esac',

@@ -245,9 +245,7 @@ def test_a_plan_is_as_it_was_frozen(store, tmp_path):
     submission = submitted(store, cells, per_job=2)
     assert submission.terms() == TERMS
     packs = submission.packs()
-    assert [packs[n].ids for n in sorted(packs)] == [
-        tuple(c.id for c in cells[i : i + 2]) for i in (0, 2, 4)
-    ]
+    assert [packs[n].ids for n in sorted(packs)] == [tuple(c.id for c in cells[i : i + 2]) for i in (0, 2, 4)]
     for number, one in packs.items():
         planned = submission.cells(number)
         assert [p.cell.id for p in planned] == list(one.ids)

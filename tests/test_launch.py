@@ -254,7 +254,10 @@ def test_workers_that_cannot_start_end_the_sweep(store, monkeypatch):
 
 def test_a_worker_that_outgrows_its_share_is_ended(store, tmp_path):
     """With both numbers in the record; what earlier cells have left behind is not the next one's fault."""
-    hoard, keep = toy_cell(1, "hoard", tmp_path), [toy_cell(2, "keep", tmp_path), toy_cell(3, "keep", tmp_path)]
+    hoard, keep = (
+        toy_cell(1, "hoard", tmp_path),
+        [toy_cell(2, "keep", tmp_path), toy_cell(3, "keep", tmp_path)],
+    )
     told = []
     statuses = run_cells(
         [toy_cell(0), hoard, *keep, toy_cell(4)],

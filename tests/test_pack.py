@@ -7,9 +7,9 @@ from slurm.pack import Item, Needs, Pack, Packing, arrays, bucket, pack
 
 NEEDS = [Needs(), Needs(memory_gb=4.0), Needs(gpus=1), Needs(threads=4)]
 
-items = st.lists(
-    st.tuples(st.floats(0.01, 5000), st.sampled_from(NEEDS)), max_size=60
-).map(lambda rows: [Item(str(i), seconds, needs) for i, (seconds, needs) in enumerate(rows)])
+items = st.lists(st.tuples(st.floats(0.01, 5000), st.sampled_from(NEEDS)), max_size=60).map(
+    lambda rows: [Item(str(i), seconds, needs) for i, (seconds, needs) in enumerate(rows)]
+)
 ways = st.builds(
     Packing,
     minutes=st.floats(0.1, 30),

@@ -1,13 +1,11 @@
 """Predicted seconds and memory, against what runs of the same cells took."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
-from bench import fake, inputs, measure, registry, spec
+from bench import fake, inputs, measure, spec
 from bench.cells import Cell, cell_id, expand
 from bench.plugin import Resources
 from bench.predict import DEFAULT_S, predict
@@ -63,7 +61,9 @@ def test_like_cells_tell_in_proportion_to_their_calls(cells):
     for prediction in predict(pending, done, taken.get):
         assert prediction.how == "like cells"
         assert 100.0 < prediction.seconds < 400.0  # something of a cell's time does not grow with its steps
-    swapped = predict(done, pending, lambda cell_id: record_of(next(c for c in pending if c.id == cell_id), 100.0))
+    swapped = predict(
+        done, pending, lambda cell_id: record_of(next(c for c in pending if c.id == cell_id), 100.0)
+    )
     assert all(25.0 < prediction.seconds < 100.0 for prediction in swapped)
 
 
@@ -81,7 +81,9 @@ def test_calls_alone_order_cells_by_their_work(cells):
 
 
 def test_what_cannot_be_known_gets_the_default():
-    unknown = Cell("x", {"problem": {"name": "no such"}, "method": {"name": "neither"}, "seed": 0, "device": "cpu"})
+    unknown = Cell(
+        "x", {"problem": {"name": "no such"}, "method": {"name": "neither"}, "seed": 0, "device": "cpu"}
+    )
     (prediction,) = predict([unknown], [], lambda cell_id: None)
     assert (prediction.seconds, prediction.memory, prediction.how) == (DEFAULT_S, None, "default")
 

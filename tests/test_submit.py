@@ -84,7 +84,9 @@ def test_a_cell_that_no_job_can_hold_is_declined_with_both_numbers_until_one_can
     assert ids(made) == {one.id for one in cells}
     assert {one.needs.memory_gb for one in made.packs} == {32.0}
     assert all(one.before for one in made.planned)
-    refusal = unmeasured("tiny", cells[0].id, cells[0].description, "declined", {"message": "no", "type": "Declined"}, 0)
+    refusal = unmeasured(
+        "tiny", cells[0].id, cells[0].description, "declined", {"message": "no", "type": "Declined"}, 0
+    )
     store.write(refusal)  # by its method, for good
     assert ids(planned(tiny, store, larger, cells)) == {cells[1].id}
 
@@ -130,7 +132,9 @@ def test_what_sbatch_is_asked_for(tiny, store):
 
 @pytest.mark.parametrize(("minutes", "allowed"), [(30.0, "at most 29"), (0.0, "more than 0")])
 def test_a_job_must_fit_its_time_limit(tiny, store, minutes, allowed):
-    with pytest.raises(UsageError, match=rf"--minutes-per-job {minutes:g} .*30 min of profile cpu.*{allowed}"):
+    with pytest.raises(
+        UsageError, match=rf"--minutes-per-job {minutes:g} .*30 min of profile cpu.*{allowed}"
+    ):
         plan(tiny, expand(tiny), store, CPU, packing(CPU, minutes))
     short = Profile("short", minutes=5.0, memory_gb=2.0, most_memory_gb=16.0)
     assert packing(short).minutes == 4.0  # not 15
@@ -148,7 +152,7 @@ def test_jobs_run_what_was_planned_and_nothing_twice(tiny, store, monkeypatch):
     assert [len(array) for array in arrays] == [1, 1]
     jobs = submission.jobs()
     assert sorted(jobs) == [0, 1]
-    held = survey(store.folder, FakeQueue({job: "RUNNING" for job in jobs.values()}))
+    held = survey(store.folder, FakeQueue(dict.fromkeys(jobs.values(), "RUNNING")))
     assert held.taken() <= {cell.id for cell in expand(tiny)}
     end = time.monotonic() + PATIENCE_S
     while len(store.ids()) < 4:

@@ -1,6 +1,5 @@
 """The verbs about clusters: `submit`, `logs`, `cancel`; `status` has the jobs too."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,7 +32,9 @@ def submit(
     ] = 1,
     array_parallelism: Annotated[
         int | None,
-        typer.Option("--array-parallelism", min=1, help="Jobs of an array at the same time, not the profile's."),
+        typer.Option(
+            "--array-parallelism", min=1, help="Jobs of an array at the same time, not the profile's."
+        ),
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Send failed cells again.")] = False,
     dry_run: Annotated[

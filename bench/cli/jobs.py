@@ -36,7 +36,9 @@ def submit_study(
 ) -> int:
     """Submit what is missing of a study, or show what would be. Returns the exit code."""
     if cells is not None and minutes is not None:
-        raise UsageError("--cells-per-job and --minutes-per-job both say how much a job does; give one of them")
+        raise UsageError(
+            "--cells-per-job and --minutes-per-job both say how much a job does; give one of them"
+        )
     spec, ask = load(study, results), load_profile(profile)
     how = packing(ask, minutes, cells, workers)
     store = Store(results, spec.name)
@@ -139,7 +141,10 @@ def _summary(made: Plan) -> None:
     for reason, count in made.left_out.items():
         say(f"  {_number(count, 'cell')} left out, which {reason}", "yellow")
     if made.declined:
-        say(f"  {_number(len(made.declined), 'cell')} declined, for example {made.declined[0]['id']}, which", "yellow")
+        say(
+            f"  {_number(len(made.declined), 'cell')} declined, for example {made.declined[0]['id']}, which",
+            "yellow",
+        )
         say(f"    {made.declined[0]['reason']['message']}", "yellow")
     if not made.packs:
         say("  nothing to submit")
@@ -211,4 +216,3 @@ def _between(path: Path, cell: str) -> Iterator[tuple[int, str]]:
 
 def _number(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
-

@@ -6,7 +6,8 @@ from collections.abc import Callable, Container
 from typing import Any
 
 from bench.cli.text import columns, console, duration, say, warn
-from bench.record import Store
+from bench.disk import StoreError
+from bench.record import Record, Store
 from slurm.claims import Held, Survey, settle, survey
 
 SHOWN_JOBS = 12
@@ -18,7 +19,11 @@ class Jobs:
 
     def __init__(self, store: Store):
         self._of: Survey = survey(store.folder)
-        self.lost = settle(store, self._of)
+        self.lost: list[Record] = []
+        try:
+            self.lost = settle(store, self._of)
+        except StoreError as error:  # the folder of somebody else: to be looked at only
+            warn(f"what dead jobs were running is not noted: {error}")
 
     @property
     def are_alive(self) -> bool:
@@ -52,7 +57,10 @@ class Jobs:
             say(f"jobs by their claims, for Slurm is not asked: {self._of.silence}", "yellow")
         states = ", ".join(f"{count:,} {state}" for state, count in self._states().items())
         left = sum(cell not in done for one in alive for cell in one.claim.cells)
-        say(f"jobs: {states or 'none'}" + (f"; {left:,} of their cells are still to do" if alive else ""), "bold")
+        say(
+            f"jobs: {states or 'none'}" + (f"; {left:,} of their cells are still to do" if alive else ""),
+            "bold",
+        )
         for line in columns([_row(one, done) for one in alive[:SHOWN_JOBS]]):
             say(line)
         if len(alive) > SHOWN_JOBS:
@@ -89,5 +97,7 @@ def _row(one: Held, done: Container[str]) -> tuple[object, ...]:
     reason = f"({one.state.reason})" if one.state and one.state.reason else ""
     node = one.state.node if one.state else claim.node
     now = time.time()
-    running = [f"{cell[:8]} for {duration(now - since)}" for cell, since in claim.running.items() if cell not in done]
+    running = [
+        f"{cell[:8]} for {duration(now - since)}" for cell, since in claim.running.items() if cell not in done
+    ]
     return claim.job, _state(one), reason, node, f"{n_done}/{len(claim.cells)} done", ", ".join(running)
