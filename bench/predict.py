@@ -19,7 +19,7 @@ import torch
 from bench import registry
 from bench.cells import Cell, canonical
 from bench.counts import Counts
-from bench.fake import fake_peak
+from bench.fake import Faker, faker
 from bench.measure import N_WARMUP
 from bench.plugin import Resources
 from bench.record import MEASURED, Record
@@ -197,12 +197,13 @@ class _Oracle:
         for name in dict.fromkeys(kind.family for kind in peaks):
             row = [kind for kind in families[name] if kind in peaks and peaks[kind] is None]
             rows.append(sorted(row, key=lambda kind: -(kind.work or 0.0)))
-        for place, column in enumerate(zip_longest(*rows)):  # the largest of every family first
-            for kind in column:
-                if self._left(1.0) > 0 and kind is not None and kind.family not in self._blind:
-                    peaks[kind] = self._fake(kind)
-                    if place == 0 and peaks[kind] is None:
-                        self._blind.add(kind.family)  # what the largest does not tell, no other will
+        with faker() as fake:
+            for place, column in enumerate(zip_longest(*rows)):  # the largest of every family first
+                for kind in column:
+                    if self._left(1.0) > 0 and kind is not None and kind.family not in self._blind:
+                        peaks[kind] = self._fake(kind, fake)
+                        if place == 0 and peaks[kind] is None:
+                            self._blind.add(kind.family)  # what the largest does not tell, no other will
         for row in rows:
             bound = None
             for kind in row:
@@ -230,14 +231,10 @@ class _Oracle:
         wider = 1 if of["dtype"] == "float64" else 2
         return wider * peak + 8 * 3 * steps * self._n_params(kind) * of["n_tasks"]
 
-    def _fake(self, kind: _Kind) -> int | None:
-        of = kind.description
-        problem = self._plugin("problem", kind.problem, of["problem"])
-        method = self._plugin("method", kind.method, of["method"])
-        if problem is None or method is None or of["device"] != "cpu":
+    def _fake(self, kind: _Kind, fake: Faker) -> int | None:
+        if kind.description.get("device") != "cpu":
             return None
-        seconds = min(self._left(1.0), LONGEST_FAKE * self._budget)
-        peak = fake_peak(of, problem, method, seconds)
+        peak = fake.peak(kind.description, min(self._left(1.0), LONGEST_FAKE * self._budget))
         return None if peak is None else self._with_references(peak, kind)
 
 
