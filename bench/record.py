@@ -83,7 +83,7 @@ class Store:
         self._loose = self.folder / "records"
         self._part: tuple[Stamp, dict[str, Record]] | None = None
 
-    def write(self, record: Record) -> Path:
+    def write(self, record: Record, replace: bool = False) -> Path:
         """Store a record in place of any earlier one of its cell. Returns the file.
 
         Raises `ValueError` if it is no record.

@@ -8,6 +8,7 @@ from bench.cli.label import label, varying
 from bench.cli.standing import MISSING, Standing, command, counted, say_failures, standing
 from bench.cli.study import load
 from bench.cli.text import columns, say, say_json
+from bench.cli.watch import Jobs
 from bench.record import Store
 
 
@@ -33,22 +34,26 @@ def show_plan(study: str, results: Path, cells: bool, json: bool) -> None:
         say(f"next: {command('run', study, results)}")
 
 
-def show_status(study: str, results: Path, json: bool) -> int:
-    """Print how far a study is and what failed. Returns the exit code."""
+def show_status(study: str, results: Path, json: bool) -> tuple[int, bool]:
+    """Print how far a study is, what failed and its jobs. Returns the exit code, and whether a job lives."""
+    jobs = Jobs(Store(results, load(study, results).name))
     of = _of(study, results)
     if json:
-        say_json(_head(of) | {"failures": of.failures()})
-        return of.code()
+        say_json(_head(of) | {"failures": of.failures(), "jobs": jobs.plain()})
+        return of.code(), jobs.are_alive
     say(f"{of.spec.name}: {len(of.cells):,} cells: {counted(map(of.state, of.cells))}", style="bold")
     say_failures(of, results)
+    jobs.say(of.records)
     say()
-    if of.counts()[MISSING]:
+    if jobs.are_alive:
+        say(f"next: {command('status', study, results)} --watch")
+    elif of.counts()[MISSING]:
         say(f"next: {command('run', study, results)}")
     else:
         say(f"next: {command('report', study, results)}")
         if of.code():
             say(f"  or: {command('run', study, results)} --retry-failed")
-    return of.code()
+    return of.code(), jobs.are_alive
 
 
 def _of(study: str, results: Path) -> Standing:
