@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,6 +35,7 @@ LINGER_S = 600.0  # longer than any cluster waits between TERM and KILL
 LATE_S = 90.0  # Slurm looks at time limits every half minute and may warn a minute early
 WHOLE = 0.5  # share of a job's time that a cell must have had to be told that it does not fit
 MOST_GIVEN_UP = 2
+LOST = "LOST"  # as if a signal: a later run has taken over
 LIMIT = "USR2 at the time limit"  # as a claim calls that signal
 
 
@@ -97,27 +99,30 @@ class _Job:
 
     def run(self) -> dict[str, int]:
         with self._signals.heard():
-            self._take_over(read(self._path))
-            todo = self._todo()
-            self._say(
-                f"job {self._id}, run {self._claim.restarts + 1}, on {self._claim.node}: "
-                f"{len(todo)} of {len(self._planned)} cells to do, {self._pack.workers} at a time"
-            )
             try:
-                counts = run_cells(
-                    todo,
-                    self._store,
-                    jobs=self._pack.workers,
-                    time_limit=self._terms.time_limit,
-                    on_event=self._hear,
-                    runner=self._runner,
-                    lease=self._lease(),
-                )
+                self._take_over(read(self._path))
+                counts = self._run_cells()
             except BaseException:
                 self._forget()
                 raise
             self._end(counts)
         return dict(counts)
+
+    def _run_cells(self) -> Counter[str]:
+        todo = self._todo()
+        self._say(
+            f"job {self._id}, run {self._claim.restarts + 1}, on {self._claim.node}: "
+            f"{len(todo)} of {len(self._planned)} cells to do, {self._pack.workers} at a time"
+        )
+        return run_cells(
+            todo,
+            self._store,
+            jobs=self._pack.workers,
+            time_limit=self._terms.time_limit,
+            on_event=self._hear,
+            runner=self._runner,
+            lease=self._lease(),
+        )
 
     def _take_over(self, earlier: Claim | None) -> None:
         """Begin where the run before this one of the same job has ended."""
@@ -164,7 +169,7 @@ class _Job:
             self._note()
         elif other.restarts > self._claim.restarts:
             self._say("this job has been started again elsewhere: this run ends")
-            self._signals.stop("LOST")
+            self._signals.stop(LOST)
         else:
             with suppress(OSError):
                 os.utime(self._path)
@@ -212,7 +217,7 @@ class _Job:
 
     def _end(self, counts: dict[str, int]) -> None:
         """After the cells: nothing is left, or the job is queued again, or it waits for its end."""
-        if self._signals.name == "LOST":
+        if self._signals.name == LOST:
             return
         left = len(self._todo()) if self._signals.name else 0
         self._say(f"{sum(counts.values())} cells done, {left} left")
@@ -247,8 +252,9 @@ class _Job:
         """Write the claim. Where that fails the cells still run: it is advice."""
         for name, value in changes.items():
             setattr(self._claim, name, value)
-        with suppress(UsageError):
-            self._claim.write(self._path)
+        if self._signals.name != LOST:  # then it is another's
+            with suppress(UsageError):
+                self._claim.write(self._path)
 
     def _say(self, line: str) -> None:
         print(f"{timestamp()} {line}", flush=True)

@@ -17,7 +17,7 @@ TIMEOUT_S = 60.0
 MOST_IDS = 1000  # in one call: a command line has an end
 CLIENTS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 ENDED = frozenset(
-    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split()
+    ["BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"]
 )
 NO_SUCH_JOB = "Invalid job id specified"
 

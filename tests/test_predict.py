@@ -1,5 +1,6 @@
 """Predicted seconds and memory, against what runs of the same cells took."""
 
+import os
 import time
 from pathlib import Path
 
