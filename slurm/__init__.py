@@ -1,1 +1,1 @@
-"""Studies on a Slurm cluster: what it is (`profile`), what it is doing (`queue`), and one of your own (`cluster`)."""
+"""Studies on Slurm: what one offers (`profile`), what it does (`queue`), and one to test on (`cluster`)."""

@@ -34,7 +34,9 @@ TAKEN = {
     "requeue": "requeue",
     "signal": "grace_seconds",
     "time": "minutes",
-    **dict.fromkeys(("array", "error", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "wckey")),
+    **dict.fromkeys(
+        ("array", "error", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "wckey")
+    ),
 }
 
 
@@ -85,7 +87,9 @@ def load(profile: str | Path) -> Profile:
     except _Fault as fault:
         line = line_of(text, fault.way)
         where = f"{path}:{line}" if line else str(path)
-        raise UsageError(f"{where}: {fault}", tuple(step for step in fault.way if isinstance(step, str))) from None
+        raise UsageError(
+            f"{where}: {fault}", tuple(step for step in fault.way if isinstance(step, str))
+        ) from None
 
 
 class _Fault(Exception):
@@ -135,7 +139,9 @@ def _profile(name: str, raw: dict[str, Any]) -> Profile:
 
 def _word(key: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise _impossible(key, value, "a name that the cluster knows; leave the key out for its default", (key,))
+        raise _impossible(
+            key, value, "a name that the cluster knows; leave the key out for its default", (key,)
+        )
     return value
 
 
@@ -183,7 +189,9 @@ def _options(key: str, value: Any) -> dict[str, str | int | bool]:
         if not re.fullmatch(r"[a-z][a-z0-9-]+", plain):
             raise _Fault(f"'{option}' is no long option of sbatch; write it without dashes before it", way)
         if not isinstance(setting, str | int) or "\n" in str(setting) or setting is False:
-            raise _impossible(option, setting, "a text, a whole number, or true for an option without value", way)
+            raise _impossible(
+                option, setting, "a text, a whole number, or true for an option without value", way
+            )
     return dict(value)
 
 
@@ -203,4 +211,8 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "setup": _lines,
     "extra": _options,
 }
-_EXAMPLES = {"minutes": "minutes = 60", "memory_gb": "memory_gb = 4", "most_memory_gb": "most_memory_gb = 180"}
+_EXAMPLES = {
+    "minutes": "minutes = 60",
+    "memory_gb": "memory_gb = 4",
+    "most_memory_gb": "most_memory_gb = 180",
+}

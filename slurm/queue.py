@@ -1,7 +1,7 @@
-"""What Slurm says of jobs, and what it is told: squeue, sacct, scontrol and scancel, each asked once for many jobs.
+"""What Slurm says of jobs, and what it is told: one call of a client for many jobs.
 
-squeue is believed about what lives. sacct, where the cluster has accounting at all, lags behind by seconds and
-calls a job ended that is queued again; it is asked only for what squeue has forgotten.
+squeue is believed about what lives. sacct, where the cluster has accounting at all, lags behind by seconds
+and calls a job ended that is queued again; it is asked only for what squeue has forgotten.
 """
 
 import os
@@ -9,16 +9,15 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.errors import UsageError
 
 TIMEOUT_S = 60.0
 MOST_IDS = 1000  # in one call: a command line has an end
 CLIENTS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
-ENDED = frozenset(
-    ["BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"]
-)
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED")
+ENDED += ("BOOT_FAIL", "DEADLINE", "REVOKED")
 NO_SUCH_JOB = "Invalid job id specified"
 
 _COLUMNS = ("JobArrayID", "State", "Reason", "NodeList", "RestartCnt")
@@ -42,8 +41,8 @@ def missing() -> str | None:
     """Why jobs cannot be submitted from here; None if they can."""
     if lacking := [name for name in CLIENTS if shutil.which(name) is None]:
         return (
-            f"there is no Slurm on this machine ({', '.join(lacking)} not on the path). Log in to a cluster, or make "
-            "one to test on: python3 -m slurm.cluster up"
+            f"there is no Slurm on this machine ({', '.join(lacking)} not on the path). Log in to a cluster, "
+            "or make one to test on: python3 -m slurm.cluster up"
         )
     try:
         _run("scontrol", "ping")
@@ -73,7 +72,7 @@ def cancel(ids: Iterable[str]) -> None:
 
 
 def requeue(job: str) -> None:
-    """Stop a job and queue it again. Raises `UsageError` if it has ended, or may not be queued again."""
+    """Stop a job and queue it again; one that has ended lately runs again, too."""
     _run("scontrol", "requeue", job)
 
 
@@ -96,9 +95,8 @@ def _queued(wanted: set[str]) -> dict[str, JobState]:
         for line in _run("squeue", *arguments, forgives=NO_SUCH_JOB).splitlines():
             cells = [line[i * _WIDTH : (i + 1) * _WIDTH].strip() for i in range(len(_COLUMNS))]
             job, state, reason, node, restarts = cells
-            if job in wanted or _base(job) in wanted:
-                found[job] = JobState(job, state, _text(reason), node, state not in ENDED, int(restarts))
-    return found
+            found[job] = JobState(job, state, _text(reason), node, state not in ENDED, int(restarts))
+    return _among(found, wanted)
 
 
 def _accounted(wanted: set[str]) -> dict[str, JobState]:
@@ -110,10 +108,16 @@ def _accounted(wanted: set[str]) -> dict[str, JobState]:
             job_id, state, reason, node = line.split("|")
             state = state.partition(" ")[0]  # "CANCELLED by 0"
             for job in _elements(job_id):
-                if job in wanted or _base(job) in wanted:
-                    restarts = found[job].restarts + 1 if job in found else 0  # a line for every run, in order
-                    found[job] = JobState(job, state, _text(reason), _text(node), False, restarts)
-    return found
+                restarts = found[job].restarts + 1 if job in found else 0  # a line for every run
+                found[job] = JobState(job, state, _text(reason), _text(node), False, restarts)
+    return _among(found, wanted)
+
+
+def _among(found: dict[str, JobState], wanted: set[str]) -> dict[str, JobState]:
+    """What is wanted. Elements cancelled before their start may have one line, under the array's id."""
+    chosen = {job: state for job, state in found.items() if job in wanted or _base(job) in wanted}
+    together = {job: found[_base(job)] for job in wanted - set(found) if _base(job) in found}
+    return chosen | {job: replace(state, id=job) for job, state in together.items()}
 
 
 def _base(job: str) -> str:
@@ -125,7 +129,7 @@ def _text(said: str) -> str:
 
 
 def _elements(job_id: str) -> Iterator[str]:
-    """The jobs of a line of sacct: the elements that never started have one together, such as "12_[3,5-7%2]"."""
+    """The jobs of a line of sacct: elements that never started may have one together, "12_[3,5-7%2]"."""
     listed = re.fullmatch(r"(\d+)_\[([\d,-]+)(?:%\d+)?\]", job_id)
     if listed is None:
         yield job_id
@@ -161,7 +165,9 @@ def _run(*command: str, forgives: str | None = None) -> str:
     except FileNotFoundError as error:
         raise UsageError(f"there is no Slurm on this machine ({command[0]} is not on the path)") from error
     except subprocess.TimeoutExpired as error:
-        raise UsageError(f"Slurm does not answer: `{shown}` was given {TIMEOUT_S:g} s. Try again later") from error
+        raise UsageError(
+            f"Slurm does not answer: `{shown}` was given {TIMEOUT_S:g} s. Try again later"
+        ) from error
     if answer.returncode and not (forgives and forgives in answer.stderr):
         said = " ".join((answer.stderr or answer.stdout).split()) or f"exit code {answer.returncode}"
         raise UsageError(f"Slurm's `{shown}` failed: {said}")

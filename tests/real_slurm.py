@@ -1,4 +1,4 @@
-"""A real Slurm for tests: brought up once for all tests of a process, by the project's own `slurm.cluster`."""
+"""A real Slurm for tests: brought up once for all tests of a process, by our own `slurm.cluster`."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ PATIENCE_S = 120.0  # for a slow and busy machine
 NODES = 4
 GIVEN = "METABENCH_TEST_CLUSTER"  # the folder of a cluster that is up already, to be used and left alone
 
-# All on one worker of pytest-xdist (--dist loadgroup), so that they share one cluster and do not disturb each other.
+# All on one worker of pytest-xdist (--dist loadgroup), so that they share a cluster, one after the other.
 ON_SLURM = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 
 
@@ -33,7 +33,15 @@ class RealCluster:
 
     def script(self, command: str, *options: object) -> subprocess.CompletedProcess[str]:
         """Run ``python -m slurm.cluster`` on the cluster's folder."""
-        arguments = [sys.executable, "-m", "slurm.cluster", command, "--folder", self.folder, *map(str, options)]
+        arguments = [
+            sys.executable,
+            "-m",
+            "slurm.cluster",
+            command,
+            "--folder",
+            self.folder,
+            *map(str, options),
+        ]
         return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
     def up(self, *options: object) -> None:
@@ -108,7 +116,7 @@ def the_cluster() -> Iterator[RealCluster]:
 
 
 def free_ports() -> int:
-    """The first of enough ports for a cluster that nobody uses; processes begin their search at different ones."""
+    """The first of enough ports for a cluster that nobody uses; each process begins elsewhere."""
     for i in range(500):
         first = 20_000 + (os.getpid() * 20 + i * 20) % 10_000
         if not any(somebody_at(first + j) for j in range(NODES + 2)):

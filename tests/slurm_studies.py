@@ -30,7 +30,7 @@ TIMED = ("started", "seconds", "pass_seconds", "environment")  # what differs be
 
 @dataclass(frozen=True)
 class Desk:
-    """A folder with a study, a profile and notes, and the environment in which `metabench` and its jobs run."""
+    """A folder with a study, a profile and notes, and the environment of `metabench` and its jobs."""
 
     folder: Path
     environment: dict[str, str]
@@ -46,7 +46,13 @@ class Desk:
     def metabench(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "bench.cli", *map(str, arguments)]
         return subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=600, check=False
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
         )
 
     def submit(self, *arguments: object) -> str:

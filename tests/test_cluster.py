@@ -175,7 +175,9 @@ class TestRealSlurm:
             # A job that its node's daemon leaves behind is ended too.
             second.kill("slurmd.n1")
             assert second.script("down").returncode == 0
-            left = [pid for pid in processes() if f"SLURM_CONF={second.folder}/slurm.conf" in environment_of(pid)]
+            left = [
+                pid for pid in processes() if f"SLURM_CONF={second.folder}/slurm.conf" in environment_of(pid)
+            ]
             assert left == []
             assert not any(host.running(pid) for pid in pids.values())
             assert {path.suffix for path in second.folder.iterdir()} == {".log", ".json"}
@@ -186,7 +188,8 @@ class TestRealSlurm:
         done = RealCluster(folder).script("up", "--port", port_of(cluster))
         shutil.rmtree(folder)
         assert done.returncode == 1
-        assert f"port {port_of(cluster)} is taken, perhaps by another cluster" in done.stderr
+        assert "is taken, perhaps by another cluster; this one wants" in done.stderr
+        assert f"wants {port_of(cluster)} to {port_of(cluster) + NODES + 1}" in done.stderr
 
     def test_up_refuses_other_settings_while_it_runs(self, cluster: RealCluster):
         done = cluster.script("up", "--nodes", NODES + 1)

@@ -32,6 +32,8 @@ SACCT = """\
 5_0|NODE_FAIL|None|n1
 5_0|COMPLETED|None|n2
 5_[3,5-6%2]|CANCELLED by 0|None|None assigned
+4_0|COMPLETED|None|n1
+4|CANCELLED by 0|None|None assigned
 6|RUNNING|None|n4
 66|FAILED|None|n4
 """
@@ -94,6 +96,7 @@ def test_what_squeue_has_forgotten_is_asked_of_sacct(recorded):
     assert found["5_0"] == JobState("5_0", "COMPLETED", "", "n2", False, 1)  # its second run
     cancelled = [JobState(f"5_{i}", "CANCELLED", "", "", False, 0) for i in (3, 5, 6)]
     assert [found[f"5_{i}"] for i in (3, 5, 6)] == cancelled
+    assert queue.jobs(["4_7"]) == {"4_7": JobState("4_7", "CANCELLED", "", "", False, 0)}
     assert found["6"].state == "RUNNING"  # the controller has lost it: sacct was never told
     assert not found["6"].alive
     assert set(found) == {"5_0", "5_3", "5_5", "5_6", "6", "8"}
@@ -109,7 +112,9 @@ def test_without_accounting_sacct_is_not_asked(recorded):
 
 def test_ids_that_slurm_has_never_heard_of(recorded):
     answer(recorded, "squeue", "", "slurm_load_jobs error: Invalid job id specified\n", 1)
-    answer(recorded, "scancel", "", "scancel: error: Kill job error on job id 3: Invalid job id specified\n", 1)
+    answer(
+        recorded, "scancel", "", "scancel: error: Kill job error on job id 3: Invalid job id specified\n", 1
+    )
     answer(recorded, "sacct", "")
     assert queue.jobs(["3"]) == {}
     queue.cancel(["3"])
@@ -117,8 +122,8 @@ def test_ids_that_slurm_has_never_heard_of(recorded):
 
 def test_users_own_filters_are_not_heeded(recorded, monkeypatch):
     monkeypatch.setenv("SQUEUE_STATES", "PENDING")
-    (recorded / "squeue").write_text("#!/bin/sh\n[ -z \"$SQUEUE_STATES\" ]\n")
-    assert queue.jobs(["7"]) == {} or pytest.fail("the variable came through")
+    (recorded / "squeue").write_text(f'#!/bin/sh\n[ -n "$SQUEUE_STATES" ] || cat {recorded}/squeue.out\n')
+    assert queue.jobs(["7_3"])["7_3"].state == "PENDING"
 
 
 def test_many_jobs_are_asked_in_few_calls(recorded):
@@ -132,13 +137,15 @@ def test_many_jobs_are_asked_in_few_calls(recorded):
 def test_array_size(recorded):
     assert queue.most_array_tasks() == 1000
     answer(recorded, "scontrol", "slurm.conf speaks another language\n")
-    with pytest.raises(UsageError, match="tells no MaxArraySize; it said: 'slurm.conf speaks"):
+    with pytest.raises(UsageError, match=r"tells no MaxArraySize; it said: 'slurm.conf speaks"):
         queue.most_array_tasks()
 
 
 def test_a_controller_that_does_not_answer(recorded, monkeypatch):
     answer(recorded, "squeue", "", "slurm_load_jobs error: Unable to contact slurm controller\n", 1)
-    with pytest.raises(UsageError, match=r"`squeue --noheader` failed: .* Unable to contact slurm controller"):
+    with pytest.raises(
+        UsageError, match=r"`squeue --noheader` failed: .* Unable to contact slurm controller"
+    ):
         queue.jobs(["7"])
     (recorded / "squeue").write_text("#!/bin/sh\nexec sleep 60\n")
     monkeypatch.setattr(queue, "TIMEOUT_S", 0.3)
@@ -154,7 +161,7 @@ def test_why_there_is_no_slurm(recorded, monkeypatch):
     monkeypatch.setenv("PATH", str(recorded))
     assert "srun not on the path" in (queue.missing() or "")
     (recorded / "scancel").unlink()
-    with pytest.raises(UsageError, match="scancel is not on the path"):
+    with pytest.raises(UsageError, match=r"scancel is not on the path"):
         queue.cancel(["1"])
 
 
@@ -175,8 +182,10 @@ class TestRealSlurm:
         wait_for(lambda: not queue.jobs([job])[job].alive, "the cancelled job to end")
         assert queue.jobs([job])[job].state == "CANCELLED"
         queue.cancel([job])  # once more is no error
-        with pytest.raises(UsageError, match="`scontrol requeue` failed"):
-            queue.requeue(job)
+        with pytest.raises(
+            UsageError, match=r"`scontrol requeue` failed: Invalid job id specified for job 99999"
+        ):
+            queue.requeue("99999")
 
     def test_ends_of_jobs(self, cluster: RealCluster):
         ends = {
@@ -193,7 +202,10 @@ class TestRealSlurm:
         jobs = set(ends.values())
         wait_for(lambda: len(queue._accounted(jobs)) == 3, "sacct to know the jobs")
         wait_for(
-            lambda: {queue._accounted(jobs)[ends[s]].state for s in ("COMPLETED", "FAILED")} == {"COMPLETED", "FAILED"},
+            lambda: (
+                {queue._accounted(jobs)[ends[s]].state for s in ("COMPLETED", "FAILED")}
+                == {"COMPLETED", "FAILED"}
+            ),
             "sacct to know their ends",
         )
 
@@ -206,7 +218,12 @@ class TestRealSlurm:
         assert set(queue.jobs([f"{job}_4"])) == {f"{job}_4"}
         queue.cancel([f"{job}_{i}" for i in range(6)])
         wait_for(lambda: not any(j.alive for j in queue.jobs([job]).values()), "all to end")
-        wait_for(lambda: len(queue._accounted({job})) == 6, "sacct to know those that never started, too")
+        elements = {f"{job}_{i}" for i in range(6)}
+        assert set(queue.jobs(elements)) == elements
+        wait_for(
+            lambda: set(queue._accounted(elements)) == elements, "sacct to know those that never started"
+        )
+        assert {state.state for state in queue._accounted(elements).values()} == {"CANCELLED"}
 
     def test_the_largest_array_is_taken_and_no_larger_one(self, cluster: RealCluster):
         most = queue.most_array_tasks()
@@ -260,7 +277,7 @@ class TestRealSlurm:
         cluster.kill("slurmctld", signal.SIGTERM)
         wait_for(lambda: cluster.script("status").returncode == 1, "the controller to end")
         monkeypatch.setattr(queue, "TIMEOUT_S", 20.0)
-        with pytest.raises(UsageError, match="does not answer|Unable to contact|failed"):
+        with pytest.raises(UsageError, match=r"does not answer|Unable to contact|failed"):
             queue.jobs(["1"])
         assert queue.missing()
 

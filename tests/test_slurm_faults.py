@@ -50,7 +50,7 @@ def test_whatever_goes_wrong_one_more_submit_makes_it_whole(cluster: RealCluster
     at = desk(tmp_path, cluster, study())
     with let_all_go(at, list(MISFORTUNES)):
         at.submit("--cells-per-job", 4)
-        # The first four run at once, each on a node of its own; all have finished one cell and hold the second.
+        # The first four run at once, each on a node of its own; all have done one cell and hold the second.
         jobs = {tag: job_of(at, tag) for tag in MISFORTUNES[:4]}
         assert len(set(jobs.values())) == len({at.held(tag)["SLURMD_NODENAME"] for tag in jobs}) == 4
 
@@ -60,7 +60,9 @@ def test_whatever_goes_wrong_one_more_submit_makes_it_whole(cluster: RealCluster
         guest = cluster.submit("sleep 15", "--partition=high", f"--nodelist={node}", "--exclusive")
         cluster.kill(f"slurmd.{at.held('orphaned')['SLURMD_NODENAME']}")
         for tag, job in jobs.items():
-            wait_for(lambda job=job: restarts(job) > 0, f"job {job} ({tag}) to be queued again", 3 * PATIENCE_S)
+            wait_for(
+                lambda job=job: restarts(job) > 0, f"job {job} ({tag}) to be queued again", 3 * PATIENCE_S
+            )
             at.let_go(tag)  # its second run, and an orphan of its first
         assert queue.jobs([guest])[guest].state in ("RUNNING", "COMPLETED")
 
@@ -97,7 +99,9 @@ def test_a_submit_that_is_killed_is_made_good_by_the_next(cluster: RealCluster, 
     command = [sys.executable, "-m", "bench.cli", "submit", at.study.name, "--profile", "profile.toml"]
     driver = subprocess.Popen([*command, "--cells-per-job", "3"], cwd=at.folder, env=at.environment)
     try:
-        wait_for(lambda: cluster.ask("squeue", "--noheader") or driver.poll() is not None, "the jobs to be sent")
+        wait_for(
+            lambda: cluster.ask("squeue", "--noheader") or driver.poll() is not None, "the jobs to be sent"
+        )
     finally:
         driver.kill()
         driver.wait()

@@ -1,4 +1,4 @@
-"""A method that is first-order MAML, but for what it does in a Slurm job: waits to be hurt, raises, takes all memory."""
+"""First-order MAML, but for what it does in a Slurm job: waits to be hurt, raises, takes all memory."""
 
 import json
 import os

@@ -39,11 +39,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"installed {' '.join(packages)}" if packages else "everything is installed already")
         return 0
     if given.command == "up":
-        chosen = {"nodes": given.nodes, "port": given.port, "accounting": False if given.no_accounting else None}
+        chosen = {
+            "nodes": given.nodes,
+            "port": given.port,
+            "accounting": False if given.no_accounting else None,
+        }
         with _made(folder, {key: value for key, value in chosen.items() if value is not None}) as cluster:
             cluster.up()
         print(cluster.ask("sinfo"))
-        print(f'Your shell and its jobs find it after: export SLURM_CONF={shlex.quote(str(cluster.configuration))}')
+        print(f"Your shell and its jobs find it after: {_export(cluster)}")
         return 0
     cluster = _found(folder)
     if given.command == "status":
@@ -53,8 +57,12 @@ def main(arguments: list[str] | None = None) -> int:
             cluster.down()
         print(f"nothing of the cluster is left but its logs in {folder}")
     else:
-        print(f"export SLURM_CONF={shlex.quote(str(cluster.configuration))}")
+        print(_export(cluster))
     return 0
+
+
+def _export(cluster: Cluster) -> str:
+    return f"export SLURM_CONF={shlex.quote(str(cluster.configuration))}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,13 +96,15 @@ def _made(folder: Path, chosen: dict[str, int]) -> Iterator[Cluster]:
     """
     if len(str(folder)) > LONGEST or not re.fullmatch(r"[\w./+-]+", str(folder), re.ASCII):
         raise ClusterError(
-            f"{folder} cannot hold a cluster: its sockets need a path of at most {LONGEST} characters, and Slurm one "
-            "of letters, digits, . _ + - only. Choose another --folder"
+            f"{folder} cannot hold a cluster: its sockets need a path of at most {LONGEST} characters, and "
+            "Slurm one of letters, digits, . _ + - only. Choose another --folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         if not (folder / NOTE).exists() and any(folder.iterdir()):
-            raise ClusterError(f"{folder} holds other files, which would be removed. Choose an empty --folder")
+            raise ClusterError(
+                f"{folder} holds other files, which would be removed. Choose an empty --folder"
+            )
         before = _settings(folder)
         runs = before is not None and any(map(Cluster(folder, before).pid, Cluster(folder, before).daemons()))
         now = before if before and runs else Settings()

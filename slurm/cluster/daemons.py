@@ -26,7 +26,7 @@ TAKES_JOBS = re.compile(r"\w+=(idle|mixed|allocated|completing|planned)")  # an 
 
 
 class Cluster:
-    """The daemons of one folder. Each has its pid file and its log there, and runs with the folder's SLURM_CONF."""
+    """The daemons of one folder. Each has a pid file and a log there, and the folder's SLURM_CONF."""
 
     def __init__(self, folder: Path, settings: Settings):
         self.folder, self.settings = folder, settings
@@ -44,8 +44,18 @@ class Cluster:
 
     def daemons(self) -> dict[str, list[str]]:
         """Name -> command, in the order of their start; all stay in the foreground."""
-        options = {"key-file": "munge.key", "socket": "munge.sock", "pid-file": "munged.pid", "seed-file": "munge.seed"}
-        munged = ["munged", "--foreground", *(f"--{key}={self.folder / name}" for key, name in options.items())]
+        options = {
+            "key-file": "munge.key",
+            "socket": "munge.sock",
+            "pid-file": "state/munged.pid",
+            "seed-file": "munge.seed",
+        }
+        munged = [
+            "munged",
+            "--foreground",
+            "--force",  # a private folder is no fault
+            *(f"--{key}={self.folder / name}" for key, name in options.items()),
+        ]
         mariadb = [*files.mariadb(self.folder), "--skip-grant-tables", "--skip-networking"]
         accounting = {"mariadbd": mariadb, "slurmdbd": ["slurmdbd", "-D"]}
         nodes = [f"n{i + 1}" for i in range(self.settings.nodes)]
@@ -77,8 +87,8 @@ class Cluster:
             if isinstance(port, int) and somebody_at(port):
                 ports = self.settings.ports().values()
                 raise ClusterError(
-                    f"port {port} is taken, perhaps by another cluster; this one wants {min(ports)} to {max(ports)}. "
-                    "Choose others with --port"
+                    f"port {port} is taken, perhaps by another cluster; this one wants {min(ports)} "
+                    f"to {max(ports)}. Choose others with --port"
                 )
         if len(missing) == len(commands):
             self._end_orphans()
@@ -142,7 +152,9 @@ class Cluster:
 
         def ready() -> bool:
             if process.poll() is not None:
-                raise ClusterError(f"{name} has ended by itself, with code {process.returncode}:\n{_end_of(log)}")
+                raise ClusterError(
+                    f"{name} has ended by itself, with code {process.returncode}:\n{_end_of(log)}"
+                )
             return somebody_at(address)
 
         self._wait(ready, lambda: f"{name} does not answer:\n{_end_of(log)}")
@@ -155,17 +167,28 @@ class Cluster:
 
     def _wait(self, condition: Callable[[], bool], complaint: Callable[[], str]) -> None:
         if not wait_until(condition, PATIENCE_S):
-            raise ClusterError(f"after {PATIENCE_S:g} s: {complaint()}\nLogs are in {self.folder}; `down`, then `up` again")
+            raise ClusterError(
+                f"after {PATIENCE_S:g} s: {complaint()}\nLogs are in {self.folder}; `down`, then `up` again"
+            )
 
     def _owns(self, pid: int) -> bool:
         return f"SLURM_CONF={self.configuration}" in environment_of(pid)
 
     def _end_orphans(self) -> None:
         """Kill what is left of jobs whose node's daemon has died before them."""
-        for pid in processes():
-            of_a_job = any(value.startswith("SLURM_JOB_ID=") for value in environment_of(pid))
-            if self._owns(pid) and (of_a_job or running(pid) == "slurmstepd"):
+
+        def ended() -> bool:
+            orphans = [pid for pid in processes() if self._owns(pid) and _is_of_a_job(pid)]
+            for pid in orphans:
                 kill(pid, signal.SIGKILL)
+            return not orphans
+
+        wait_until(ended, FIRMLY_S)
+
+
+def _is_of_a_job(pid: int) -> bool:
+    own = any(value.startswith("SLURM_JOB_ID=") for value in environment_of(pid))
+    return own or (running(pid) or "").startswith("slurmstepd")  # Debian adds "-wlm"
 
 
 def _end_of(log: Path) -> str:

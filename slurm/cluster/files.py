@@ -16,7 +16,10 @@ CPUS, MEMORY_MB = 2, 4096  # of every node
 GPUS = ("/dev/null", "/dev/zero")  # any character device will do, and these everybody has
 NOTE = "cluster.json"  # tells that a folder is a cluster's, and its settings
 # Where MariaDB keeps the statements that make its own tables.
-TABLES = [Path("/usr/share", *names) for names in (("mysql", "mysql_system_tables.sql"), ("mariadb", "mariadb_system_tables.sql"))]
+TABLES = [
+    Path("/usr/share", *names)
+    for names in (("mysql", "mysql_system_tables.sql"), ("mariadb", "mariadb_system_tables.sql"))
+]
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,9 @@ def _values(folder: Path, settings: Settings) -> dict[str, object]:
 def _make_database(folder: Path) -> None:
     tables = next((path for path in TABLES if path.is_file()), None)
     if tables is None:
-        raise ClusterError(f"MariaDB's script of tables is missing ({' or '.join(map(str, TABLES))}); try --no-accounting")
+        raise ClusterError(
+            f"MariaDB's script of tables is missing ({' or '.join(map(str, TABLES))}); try --no-accounting"
+        )
     database = folder / "database"
     database.mkdir(mode=0o700)  # MariaDB will ask nobody for a password
     (database / "data").mkdir()

@@ -37,7 +37,9 @@ def require_programs(accounting: bool) -> None:
     """Raise `ClusterError` with the command that installs what this machine lacks."""
     if lacking := absent(accounting):
         without = "" if absent(False) else " (or do without accounting: --no-accounting)"
-        raise ClusterError(f"{', '.join(lacking)} not found. On Debian or Ubuntu, as root: {INSTALL}{without}")
+        raise ClusterError(
+            f"{', '.join(lacking)} not found. On Debian or Ubuntu, as root: {INSTALL}{without}"
+        )
 
 
 def install(accounting: bool) -> list[str]:
@@ -49,8 +51,8 @@ def install(accounting: bool) -> list[str]:
         return []
     if shutil.which("apt-get") is None:
         raise ClusterError(
-            "this is no Debian or Ubuntu (there is no apt-get): install munge, Slurm (with slurmdbd) and MariaDB's "
-            f"server by hand. Missing: {', '.join(lacking)}"
+            "this is no Debian or Ubuntu (there is no apt-get): install munge, Slurm (with slurmdbd) and "
+            f"MariaDB's server by hand. Missing: {', '.join(lacking)}"
         )
     if os.geteuid() != 0:
         raise ClusterError(f"only root installs packages: sudo {INSTALL}")
@@ -66,7 +68,9 @@ def install(accounting: bool) -> list[str]:
 
 def slurm_version() -> tuple[int, int]:
     """The installed Slurm's year and month, such as (22, 5)."""
-    said = subprocess.run([program("slurmctld") or "", "-V"], capture_output=True, text=True, check=False).stdout
+    said = subprocess.run(
+        [program("slurmctld") or "", "-V"], capture_output=True, text=True, check=False
+    ).stdout
     found = re.search(r"(\d+)\.(\d+)", said)
     if found is None:
         raise ClusterError(f"slurmctld -V tells no version: {said!r}")
