@@ -1,7 +1,7 @@
 """The peak of a method's tensors without its numbers: a run on fake tensors, which have shapes and no data.
 
-In a process of its own: a run can be ended in the middle, an exception inside torch's autograd can end the process,
-and whatever a plugin remembers of fake tensors dies with it.
+In a process of its own: a run can be ended in the middle, an exception inside torch's autograd can end the
+process, and whatever a plugin remembers of fake tensors dies with it.
 """
 
 import multiprocessing
@@ -22,7 +22,7 @@ from bench.inputs import dtype_of
 from bench.measure import TensorBytes
 from bench.processes import die_with_parent
 
-# A copy of this process begins at once, with torch imported. A lock that it may inherit costs the time it has.
+# A copy of this process begins at once, with torch imported. A lock that it may inherit costs it its time.
 _FORK = multiprocessing.get_context("fork")
 
 
@@ -63,7 +63,7 @@ class Faker:
 
     def _begin(self) -> None:
         with FakeTensorMode():
-            torch.empty(2) + 1  # what torch imports at the first use is then there for every copy
+            torch.empty(2).add(1)  # what torch imports at the first use is then there for every copy
         self._pipe, theirs = _FORK.Pipe()
         self._process = _FORK.Process(target=_answer, args=(theirs,), name="metabench-faker")
         self._process.start()

@@ -1,9 +1,10 @@
 """How long a cell is likely to take and how much memory it needs, before it runs.
 
-Cells that differ in nothing but the seed are one *kind*. A kind's time is that of its done cells; else that of
-a done kind of the same *family* (problem, plugins and switches, whatever the numbers), in proportion to the
-oracle calls; else a guess from the oracle calls that the method declares; else a default. Its memory is what
-its done cells held; else the peak of a run on fake tensors, one a kind; else that of a larger kind of its family.
+Cells that differ in nothing but the seed are one *kind*. A kind's time is that of its done cells; else that
+of a done kind of the same *family* (problem, plugins and switches, whatever the numbers), in proportion to
+the oracle calls; else a guess from the oracle calls that the method declares; else a default. Its memory is
+what its done cells held; else the peak of a run on fake tensors, one a kind; else that of a larger kind of
+its family.
 """
 
 import math
@@ -39,7 +40,7 @@ LONGEST_FAKE = 0.25  # share of the budget for one run on fake tensors
 
 @dataclass(frozen=True)
 class Prediction:
-    """``memory`` is what the cell adds to a process, in bytes; None where it is not known. ``how``: by what."""
+    """``memory`` is what the cell adds to a process, in bytes, None if unknown. ``how``: by what."""
 
     seconds: float
     memory: int | None

@@ -1,10 +1,10 @@
 """What a job does: the cells of one pack that are still missing, in worker processes, records to the store.
 
-Slurm tells a job to stop by USR2 (before its time limit, and before a preemption where the cluster says so) or
-by TERM (preemption, requeue or cancellation from outside). Either way no cell is started any more; the running
-ones are finished if they can be in the grace time, else given up: they are still missing, and no failures.
-After USR2 the job queues itself again. After TERM it waits for its end, so that Slurm, which queues a preempted
-job again only if it has to end it, does so; what is cancelled stays so.
+Slurm tells a job to stop by USR2 (before its time limit, and before a preemption where the cluster says so)
+or by TERM (preemption, requeue or cancellation from outside). Either way no cell is started any more; the
+running ones are finished if they can be in the grace time, else given up: they are still missing, and no
+failures. After USR2 the job queues itself again. After TERM it waits for its end, so that Slurm, which
+queues a preempted job again only if it has to end it, does so; what is cancelled stays so.
 """
 
 import os
@@ -40,7 +40,7 @@ LIMIT = "USR2 at the time limit"  # as a claim calls that signal
 
 
 def run_pack(plan: str, root: str, study: str, number: int, runner: Runner = run_cell) -> dict[str, int]:
-    """Run what is missing of pack ``number`` of a frozen ``plan``; counts of statuses. Results go to the store.
+    """Run what is missing of pack ``number`` of a frozen ``plan``; counts statuses. Results go to the store.
 
     A job that has been queued again begins here too. Raises `StoreError` where records cannot be written.
     """
@@ -163,7 +163,7 @@ class _Job:
         return now if self._signals.is_urgent else self._signals.at + self._terms.grace_seconds - margin
 
     def _touch(self) -> None:
-        """Say that the job lives. A later run of it means that this one is an orphan of a node that Slurm lost."""
+        """Say that the job lives. Where a later run of it does, this one is the orphan of a lost node."""
         other = read(self._path)
         if other is None:
             self._note()
@@ -201,8 +201,8 @@ class _Job:
         if times < MOST_GIVEN_UP:
             return
         message = (
-            f"did not end in {times} runs of job {self._id}, the last time within {ran:.0f} s; a job of profile "
-            f"{self._terms.profile} has {self._terms.minutes:g} min. Choose a profile with more minutes"
+            f"did not end in {times} runs of job {self._id}, the last time within {ran:.0f} s; a job of "
+            f"profile {self._terms.profile} has {self._terms.minutes:g} min; choose one with more"
         )
         reason = {"message": message, "type": "JobTimeLimit", "traceback": None}
         description = self._planned[cell].cell.description

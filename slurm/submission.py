@@ -40,7 +40,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell of the plan. ``before`` is when the record began that it had at submission; "" if it had none."""
+    """A cell of the plan. ``before`` is when the record began that it had at submission; "" if none."""
 
     cell: Cell
     before: str = ""

@@ -1,4 +1,4 @@
-"""From the missing cells of a study to Slurm jobs: predict, decline what cannot fit, pack, submit by submitit."""
+"""From the missing cells of a study to jobs: predict, decline what cannot fit, pack, submit by submitit."""
 
 import math
 import shlex
@@ -96,7 +96,7 @@ def plan(
 def packing(
     profile: Profile, minutes: float | None = None, cells: int | None = None, workers: int = 1
 ) -> Packing:
-    """How much goes into a job of a profile; by default `pack.DEFAULT_MINUTES`, or what its time limit holds."""
+    """How much goes into a job of a profile; by default 15 minutes, or less where its time limit is short."""
     most = profile.minutes - profile.grace_seconds / 60
     goal = minutes if minutes is not None else min(Packing.minutes, most)
     return Packing(goal, cells, workers, profile.most_memory_gb - DRIVER_GB)
@@ -180,7 +180,7 @@ def _check(how: Packing, profile: Profile) -> None:
     if not 0 < how.minutes <= most:
         raise UsageError(
             f"--minutes-per-job {how.minutes:g} does not fit into the {profile.minutes:g} min of profile "
-            f"{profile.name} with {profile.grace_seconds:g} s of grace; allowed: more than 0, at most {most:g}"
+            f"{profile.name} less {profile.grace_seconds:g} s of grace; allowed: above 0, at most {most:g}"
         )
 
 

@@ -72,8 +72,8 @@ def test_a_cell_that_no_job_can_hold_is_declined_with_both_numbers_until_one_can
     record = made.declined[0]
     assert record["status"] == "declined"
     assert re.match(
-        r"needs 20.0 GB \(asked for by its plugins\), and a worker gets at most 15.5 GB in a job of profile cpu "
-        r"\(most_memory_gb = 16\)",
+        r"needs 20.0 GB \(asked for by its plugins\), and a worker gets at most 15.5 GB in a job of profile "
+        r"cpu \(most_memory_gb = 16\)",
         record["reason"]["message"],
     )
     for one in made.declined:
@@ -129,7 +129,7 @@ def test_what_sbatch_is_asked_for(tiny, store):
     assert "--array" not in scripts(made, store, 1)[0]
 
 
-@pytest.mark.parametrize(("minutes", "allowed"), [(30.0, "at most 29"), (0.0, "more than 0")])
+@pytest.mark.parametrize(("minutes", "allowed"), [(30.0, "at most 29"), (0.0, "above 0")])
 def test_a_job_must_fit_its_time_limit(tiny, store, minutes, allowed):
     with pytest.raises(
         UsageError, match=rf"--minutes-per-job {minutes:g} .*30 min of profile cpu.*{allowed}"
