@@ -46,12 +46,14 @@ def run_cells(
     time_limit: float | None = None,
     on_event: OnEvent | None = None,
     runner: Runner = run_cell,
+    replace: bool = False,
 ) -> Counter[str]:
     """Run cells and store their records; counts the statuses.
 
     ``jobs`` worker processes, or with 0 this one (for debuggers: no time limit, nothing survives a crash).
     A cell that takes more than ``time_limit`` seconds is ended. ``on_event`` hears ("start", cell, None) and
     ("done", cell, record). ``runner`` must be importable by name; it is given the cell and the study's name.
+    ``replace`` lets new records take the place of ok ones too.
 
     Raises `StoreError` where records cannot be written; a KeyboardInterrupt passes through. Either way the
     workers are ended and the finished records stay. Every worker has cores of its own, see `bench.cores`.
@@ -63,12 +65,12 @@ def run_cells(
     store.discard_litter()
     store = Store(store.root.absolute(), store.study)  # a plugin may change the working directory
     if jobs:
-        return _Pool(cells, store, jobs, time_limit, tell, runner).run()
+        return _Pool(cells, store, jobs, time_limit, tell, runner, replace).run()
     statuses = Counter()
     (cores,) = deal(1, _most_threads(cells))
     for cell in cells:
         tell("start", cell, None)
-        record = measure(cell, store, runner, cores)
+        record = measure(cell, store, runner, cores, replace)
         statuses[record["status"]] += 1
         tell("done", cell, record)
     return statuses
@@ -131,9 +133,10 @@ class _Pool:
         time_limit: float | None,
         tell: OnEvent,
         runner: Runner,
+        replace: bool,
     ):
         self._store, self._jobs, self._time_limit = store, jobs, time_limit
-        self._tell, self._runner = tell, runner
+        self._tell, self._runner, self._replace = tell, runner, replace
         self._chunks = Chunks(cells)
         self._cores = deal(min(jobs, len(cells)), _most_threads(cells))
         self._left = len(cells)  # cells without a record of this run
@@ -159,7 +162,8 @@ class _Pool:
     def _start(self) -> None:
         pipe, theirs = _SPAWN.Pipe()
         number = min(set(range(len(self._cores))) - {w.number for w in self._workers})
-        arguments = (theirs, self._store.root, self._store.study, self._runner, self._cores[number])
+        store, cores = self._store, self._cores[number]
+        arguments = (theirs, store.root, store.study, self._runner, cores, self._replace)
         process = _SPAWN.Process(target=work, args=arguments, name="metabench-worker")
         process.start()
         theirs.close()  # so that the pipe ends with the worker
@@ -235,7 +239,7 @@ class _Pool:
             record = unmeasured(
                 self._store.study, worker.cell.id, worker.cell.description, status, reason, worker.seconds()
             )
-            self._store.write(record)
+            self._store.write(record, self._replace)
             self._done(worker, record)
 
     def _done(self, worker: _Worker, record: Record) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.cells import expand
 from bench.cli.label import label, varying
-from bench.cli.standing import MISSING, Standing, command, counted, say_failures, standing
+from bench.cli.standing import MISSING, Standing, command, counted, say_failures, say_repeated, standing
 from bench.cli.study import load
 from bench.cli.text import columns, say, say_json
 from bench.record import Store
@@ -36,11 +36,14 @@ def show_plan(study: str, results: Path, cells: bool, json: bool) -> None:
 def show_status(study: str, results: Path, json: bool) -> int:
     """Print how far a study is and what failed. Returns the exit code."""
     of = _of(study, results)
+    repeated = of.store.repeated()
     if json:
-        say_json(_head(of) | {"failures": of.failures()})
+        again = [{"id": cell_id, "agrees": agrees} for cell_id, agrees in repeated]
+        say_json(_head(of) | {"failures": of.failures(), "repeated": again})
         return of.code()
     say(f"{of.spec.name}: {len(of.cells):,} cells: {counted(map(of.state, of.cells))}", style="bold")
     say_failures(of, results)
+    say_repeated(repeated, of.store.folder / "repeated")
     say()
     if of.counts()[MISSING]:
         say(f"next: {command('run', study, results)}")
@@ -70,7 +73,11 @@ def _groups(of: Standing) -> list[tuple[object, ...]]:
     """One row per problem and method: how many cells, in which states."""
     keys = varying(cell.description for cell in of.cells)
     groups: dict[tuple[str, str], list[str]] = {}
+    problems: dict[int, str] = {}  # cells share the tables of their problems
     for cell in of.cells:
-        problem = label({"problem": cell.description["problem"]}, keys)
-        groups.setdefault((problem, cell.description["method"]["name"]), []).append(of.state(cell))
+        table = cell.description["problem"]
+        if id(table) not in problems:
+            problems[id(table)] = label({"problem": table}, keys)
+        group = (problems[id(table)], cell.description["method"]["name"])
+        groups.setdefault(group, []).append(of.state(cell))
     return [(*group, len(states), counted(states)) for group, states in groups.items()]
