@@ -60,8 +60,8 @@ class _Setting:
 
     @classmethod
     def of(cls, key: str, value: Any) -> "_Setting":
-        left_out = key == "engine" and value == "eager"  # where nothing is compiled
-        text = "" if left_out else canonical({key: value})[1:-1]
+        # The engine is left out where nothing is compiled.
+        text = "" if (key, value) == ("engine", "eager") else canonical({key: value})[1:-1]
         return cls(value, text, canonical(value.get("inner")) if key == "method" else "")
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.record import Store  # noqa: E402
-from bench.record.verify import verify  # noqa: E402
-from tests.toy_records import true_record  # noqa: E402
+from bench.record import Store
+from bench.record.verify import verify
+from tests.toy_records import true_record
 
 CELLS, WRITES, COMPACTIONS = 60, 8, 3
 # (seed of the cell, status, value, whether it replaces)
@@ -143,7 +143,8 @@ def kill(folder: Path, kills: int, seed: int) -> None:
     store.compact()
     examine(store, model, number)
     assert not list(store.loose.folder.glob("*.json"))
-    print(f"{sum(killed.values())} kills ({killed['writer']} of the writer) in {number} rounds, {len(store.ids())} cells")
+    total = sum(killed.values())
+    print(f"{total} kills ({killed['writer']} of the writer) in {number} rounds, {len(store.ids())} cells")
 
 
 def examine(store: Store, model: Model, number: int) -> None:
@@ -159,10 +160,11 @@ def examine(store: Store, model: Model, number: int) -> None:
     assert verdict.damaged == [], f"round {number}: {verdict.damaged}"
     assert store.set_aside == []
     repeated = repeated_values(store)
-    assert model.repeated <= repeated, f"round {number}: repeated records {model.repeated - repeated} are lost"
+    assert model.repeated <= repeated, (
+        f"round {number}: repeated records {model.repeated - repeated} are lost"
+    )
     firsts = {value for status, value in seen.values() if status == "ok"}
     assert not repeated & firsts, f"round {number}: {repeated & firsts} are first and repeated"
-
 
 
 def repeated_values(store: Store) -> set[float]:

@@ -280,7 +280,7 @@ def test_a_setting_below_a_method_gets_a_hint(tmp_path):
         cells(tmp_path, 'problem = "toy"\n[[method]]\nname = "plain"\nseeds = 3')
 
 
-@pytest.mark.parametrize("text", ['engine = ["eager", "compiled"]\n', "repeats = 3\n", 'threads = [2, 1]\n'])
+@pytest.mark.parametrize("text", ['engine = ["eager", "compiled"]\n', "repeats = 3\n", "threads = [2, 1]\n"])
 def test_the_id_is_that_of_the_description(tmp_path, text):
     """`expand` puts it together from texts of the values."""
     crossed = 'problem = {name = "toy", condition = [6.0, 0.1e2]}\nmethod = ["parts", "plain"]\nseeds = 2\n'

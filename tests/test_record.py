@@ -11,7 +11,7 @@ import pytest
 
 from bench import disk
 from bench.errors import UsageError
-from bench.record import STATUSES, Store, StoreError, find, unmeasured
+from bench.record import Store, StoreError, find, unmeasured
 from bench.record.fallback import VARIABLE
 from tests.toy_records import CELL, a_record, break_folder, everything, fails_with
 
@@ -183,7 +183,10 @@ def test_a_record_that_cannot_be_written_is_kept_elsewhere(store, tmp_path, monk
         store.write(a_record(value=2.0), replace)
     assert isinstance(caught.value, UsageError)  # one block for the user, no traceback
     file = tmp_path / "spare room" / "demo" / "records" / path.name
-    for text in (f"cannot write {path}: {os.strerror(code)}. The record is kept in {file}", "Finished records"):
+    for text in (
+        f"cannot write {path}: {os.strerror(code)}. The record is kept in {file}",
+        "Finished records",
+    ):
         assert text in str(caught.value)
     assert f"metabench merge '{tmp_path}/spare room' --results {store.root}" in str(caught.value)
     assert json.loads(file.read_text()) == a_record(value=2.0)
@@ -272,6 +275,7 @@ def test_a_clock_that_is_ahead_does_not_hide_what_comes_later(store):
     store.compact()
     assert store.records() == [a_record(value=3.0)]
     assert store.repeated() == []
+
 
 def test_root_that_is_a_file(tmp_path):
     (tmp_path / "results").write_text("")

@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench.record import Store, differences
-from bench.record import parts as parts_module
+from bench.record import Store, differences, parquet
 from bench.record.form import text_of
-from bench.record.parts import part_paths, write_part
+from bench.record.parquet import part_paths, write_part
 from tests.command_line import metabench
 from tests.toy_records import everything, true_record
 
@@ -64,7 +63,10 @@ WRONG = {
     "empty": (lambda text: "", "is empty"),
     "cut off": (lambda text: text[:-20], "is not valid JSON"),
     "foreign": (lambda text: "Dear diary", "is not valid JSON"),
-    "of another form": (lambda text: text.replace('"accuracy": {', '"accuracy": 1, "_": {'), "is wrong at accuracy"),
+    "of another form": (
+        lambda text: text.replace('"accuracy": {', '"accuracy": 1, "_": {'),
+        "is wrong at accuracy",
+    ),
     "of a newer schema": (lambda text: text.replace('"schema": 1', '"schema": 2'), "has schema 2"),
     "of another cell": (lambda text: text.replace('"seed": 5', '"seed": 6'), "describes the cell"),
     "no text": (lambda text: "\udcff", "is not valid JSON"),
@@ -142,7 +144,7 @@ def test_a_status_that_is_not_that_of_the_record(store):
 def test_a_part_with_a_flipped_bit(store, monkeypatch, where):
     store.compact()
     (path,) = part_paths(store.folder)
-    monkeypatch.setattr(parts_module, "GROUP_RECORDS", 3)
+    monkeypatch.setattr(parquet, "GROUP_RECORDS", 3)
     path = rewritten(path, lambda table: table)
     group = pq.ParquetFile(path).metadata.row_group(1).column(3)
     page = group.data_page_offset + group.total_compressed_size
@@ -153,8 +155,8 @@ def test_a_part_with_a_flipped_bit(store, monkeypatch, where):
     assert (code, len(found["damaged"])) == (1, 1)
     assert metabench("verify", "demo", "--repair").code == 0
     code, found = verified()
-    assert (code, found["damaged"]) == (0, [])
-    expected = {"header": 8, "page": 5, "footer": found["cells"]}[where]
+    expected = {"header": 8, "page": 5, "footer": 0}[where]
+    assert (code, found["damaged"]) == (0 if expected else 3, [])
     assert found["cells"] == len(store.ids()) == len(store.records()) == expected
 
 
@@ -235,7 +237,7 @@ def test_of_two_records_the_better_one_counts(store):
         other.write(true_record(seed, status, 2.0))
     result = metabench("merge", "elsewhere", "--json")
     assert result.code == 1
-    differ = {cell: keys for cell, keys in result.json()[0]["differ"]}
+    differ = dict(result.json()[0]["differ"])
     assert differ[identity(20)] == ["status", "accuracy.x"]
     states = {seed: store.ids()[identity(seed)] for seed in (1, 20, 21, 22)}
     assert states == {1: "ok", 20: "ok", 21: "not_converged", 22: "declined"}
@@ -308,7 +310,10 @@ def test_gc(store):
     before = everything(Path("results"))
     dry = metabench("gc", "--dry-run")
     assert (dry.code, everything(Path("results"))) == (0, before)
-    for text in (f"{litter} (500 B): a write that was cut off", f"{jobs / 'old'} (1002 B): no sign of life for 40 days"):
+    for text in (
+        f"{litter} (500 B): a write that was cut off",
+        f"{jobs / 'old'} (1002 B): no sign of life for 40 days",
+    ):
         assert text in dry.out
     assert "4 to remove, 1.5 KiB" in dry.out
     result = metabench("gc")

@@ -1,4 +1,4 @@
-"""The store under attack: processes killed at random points, many at once, full and read-only disks for real."""
+"""The store under attack: processes killed at random points, many at once, full and read-only disks."""
 
 import json
 import os
@@ -53,11 +53,15 @@ def test_a_disk_that_is_full(small_disk, tmp_path, monkeypatch):
     """Records up to the last that fits; the next one elsewhere; `merge` brings it in once there is room."""
     monkeypatch.setenv(VARIABLE, str(tmp_path / "spare"))
     store, written = Store(small_disk, "demo"), []
-    with pytest.raises(StoreError, match=r"No space left on device\. The record is kept in .*spare") as caught:
+
+    def fill() -> None:
         for seed in range(100):
             record = true_record(seed) | {"note": "x" * 3000}
             written.append(record["id"])
             store.write(record)
+
+    with pytest.raises(StoreError, match=r"No space left on device. The record is kept in .*spare") as caught:
+        fill()
     assert "metabench merge" in str(caught.value)
     assert len(written) > 3
     assert set(store.ids()) == set(written[:-1])
@@ -77,7 +81,7 @@ def test_a_disk_that_can_only_be_read(small_disk, tmp_path, monkeypatch):
     store.write(true_record(0))
     store.loose.path("b" * 16).write_text("{")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(StoreError, match="Read-only file system.*is kept in"):
+    with pytest.raises(StoreError, match=r"Read-only file system.*is kept in"):
         store.write(true_record(1))
     assert store.ids() == {true_record(0)["id"]: "ok"}
     assert "stays where it is (Read-only file system)" in store.set_aside[0]

@@ -30,7 +30,9 @@ def merge_records(sources: list[Path], results: Path, json: bool) -> int:
         if not json:
             _say(store, merged, results)
     if json:
-        say_json([{"from": str(store.folder), "study": store.study} | asdict(merged) for store, merged in done])
+        say_json(
+            [{"from": str(store.folder), "study": store.study} | asdict(merged) for store, merged in done]
+        )
     return 1 if any(merged.differ for _, merged in done) else 0
 
 
@@ -44,14 +46,16 @@ def _stores(source: Path, results: Path) -> list[Store]:
     if not found:
         raise UsageError(f"there are no records in {source}; give a folder of results, or of a study in one")
     if any(store.folder == (results / store.study).resolve() for store in found):
-        raise UsageError(f"{source} is itself what is to be merged into; name another folder by --results DIR")
+        raise UsageError(
+            f"{source} is itself what is to be merged into; name another folder by --results DIR"
+        )
     return found
 
 
 def _say(store: Store, merged: Merged, results: Path) -> None:
     say(
-        f"{store.study}: {merged.new:,} new, {merged.same:,} the same, {merged.repeated:,} of cells with another "
-        f"record, from {store.folder}"
+        f"{store.study}: {merged.new:,} new, {merged.same:,} the same, {merged.repeated:,} of cells with "
+        f"another record, from {store.folder}"
     )
     for cell, keys in merged.differ[:SHOWN]:
         say(f"  {cell} has other results: {', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''}", "red")

@@ -10,7 +10,7 @@ from bench.cli.study import load_for_reading, records
 from bench.cli.text import say, size, warn
 from bench.disk import write_whole
 from bench.errors import UsageError
-from bench.record.parts import is_part
+from bench.record.parquet import is_part
 from bench.spec import Spec
 
 NOTHING = 3
@@ -35,7 +35,9 @@ def export_records(
         return 0
     path = Path(output) if output else results / of.name / f"{of.name}.{format}"
     if is_part(path.name) and path.resolve().parent == (results / of.name).resolve():
-        raise UsageError(f"{path} is where the records of {of.name} are kept; choose another file by --output")
+        raise UsageError(
+            f"{path} is where the records of {of.name} are kept; choose another file by --output"
+        )
     write_whole(path, content)
     say(f"{len(found):,} records in {path} ({size(path.stat().st_size)})")
     return 0

@@ -41,11 +41,17 @@ def verify(
     raise typer.Exit(verify_records(study, repair, results, json))
 
 
-@app.command(epilog=examples("merge /cluster_a/results /cluster_b/results", "merge other/results/demo --results results"))
+@app.command(
+    epilog=examples(
+        "merge /cluster_a/results /cluster_b/results", "merge other/results/demo --results results"
+    )
+)
 def merge(
     sources: Annotated[
         list[Path],
-        typer.Argument(help="Folders of results, or of one study in them; they stay as they are.", metavar="FOLDER..."),
+        typer.Argument(
+            help="Folders of results, or of one study in them; they stay as they are.", metavar="FOLDER..."
+        ),
     ],
     results: Annotated[
         Path, typer.Option("--results", "--into", help="Folder of results to bring them into.", metavar="DIR")

@@ -37,7 +37,9 @@ def verify_records(study: str, repair: bool, results: Path, json: bool) -> int:
             if len(verdict.lost) > SHOWN:
                 say(f"  and {len(verdict.lost) - SHOWN:,} more; --json lists all")
         if verdict.damaged:
-            again = command("run", study, results) if repair else command("verify", study, results) + " --repair"
+            again = (
+                command("run", study, results) if repair else command("verify", study, results) + " --repair"
+            )
             say(f"next: {again}")
         sound = "sound" if not verdict.damaged else f"{len(verdict.damaged):,} damaged files"
         say(f"{store.study}: {len(verdict.cells):,} cells with a sound record; {sound}", "bold")

@@ -1,12 +1,13 @@
 """Compaction: loose records become parts, small parts become larger ones.
 
-Nothing is removed before the part that holds it is on the disk under its name, and readers look at loose files
-before they look at parts: killed anywhere, and with any number of writers, readers and other compactions at
-work, every record is found. Cells found twice in between are two copies of one record, which count as one.
+Nothing is removed before the part that holds it is on the disk under its name, and readers look at loose
+files before they look at parts: killed anywhere, and with any number of writers, readers and other
+compactions at work, every record is found. One that is found twice in between counts once.
 """
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +17,8 @@ import pyarrow as pa
 from bench.disk import failed, stamp_of
 from bench.record.form import UnreadableError, parse
 from bench.record.loose import JSON, Loose, Text, take
-from bench.record.parts import Part, Parts, Row, as_tables, newest, tables, write_part
+from bench.record.parquet import Row, as_tables, tables, write_part
+from bench.record.parts import Part, Parts, newest
 from bench.record.repeated import keep_repeated
 
 PART_RECORDS = 20_000  # a part of this size is left alone; so many are compacted at once
@@ -29,7 +31,9 @@ class _Batch:
 
     names: list[str]
     settled: list[tuple[Path, bytes]] = field(default_factory=list)  # with the digests of their texts
-    beaten: list[tuple[Path, str]] = field(default_factory=list)  # leftovers that are not their cells' records
+    beaten: list[tuple[Path, str]] = field(
+        default_factory=list
+    )  # leftovers that are not their cells' records
 
 
 def compact(folder: Path, loose: Loose, parts: Parts) -> None:
@@ -41,14 +45,13 @@ def compact(folder: Path, loose: Loose, parts: Parts) -> None:
             end += 1
         _compact(folder, loose, parts, _Batch(names[:end]))
         names = names[end:]
-    try:
+    # Another compaction may be quicker; of damage whoever reads the records is told.
+    with suppress(FileNotFoundError, UnreadableError):
         _merge(folder, mergeable(parts.all()))
-    except (FileNotFoundError, UnreadableError):
-        pass  # another compaction was quicker; or damage, which whoever reads the records is told of
 
 
 def mergeable(parts: list[Part]) -> list[Part]:
-    """The small parts that are to be one: so many that no more are left than the logarithm of their records."""
+    """The small parts that are to become one, so that their number stays a logarithm of their records."""
     chosen: list[Part] = []
     total = 0
     for part in sorted(parts, key=len):

@@ -1,6 +1,6 @@
 """Where a record goes that its store cannot take: a store of the same form in another folder.
 
-    <folder>/<study>/records/<id>.json      folder: METABENCH_FALLBACK, else <tempdir>/metabench-fallback-<uid>
+<folder>/<study>/records/<id>.json      folder: METABENCH_FALLBACK, else <tempdir>/metabench-fallback-<uid>
 """
 
 import os
@@ -18,7 +18,7 @@ VARIABLE = "METABENCH_FALLBACK"
 def keep(
     error: OSError | StoreError, path: Path, root: Path, elsewhere: Callable[[Path], Path]
 ) -> StoreError:
-    """Store by ``elsewhere`` (given the folder) what could not be written to ``path`` in the results ``root``.
+    """Store by ``elsewhere`` (given a folder) what could not be written to ``path`` in the results ``root``.
 
     Returns the error that says so, and how to bring the record in.
     """

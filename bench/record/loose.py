@@ -1,8 +1,8 @@
 """Loose records: one file a cell, which appears, is replaced and goes as a whole.
 
-    <id>.json            the record of a cell
-    <id>.<hex>.taken     one that was about to be removed when its process died: a record like any other,
-                         unless its cell has a newer one
+<id>.json            the record of a cell
+<id>.<hex>.taken     one that was about to be removed when its process died: a record like any other,
+                     unless its cell has a newer one
 """
 
 import hashlib

@@ -10,7 +10,7 @@ from itertools import islice
 from bench.disk import failed
 from bench.record.compaction import PART_RECORDS
 from bench.record.form import MEASURED, Record, UnreadableError, parse, text_of
-from bench.record.parts import Row, as_tables, write_part
+from bench.record.parquet import Row, as_tables, write_part
 from bench.record.repeated import COMPARED, add_repeated, differences, repeated_names
 from bench.record.store import Store
 
@@ -19,8 +19,8 @@ from bench.record.store import Store
 class Merged:
     """What became of the records of a source.
 
-    ``new`` cells, the ``same`` records, ``repeated`` ones of cells that had another. ``differ`` lists those of
-    the repeated whose deterministic results are not the same: cell, and the keys in which they differ.
+    ``new`` cells, the ``same`` records, ``repeated`` ones of cells that had another. ``differ`` lists those
+    of the repeated whose deterministic results are not the same: cell, and the keys in which they differ.
     """
 
     new: int = 0

@@ -1,6 +1,6 @@
 """Records of cells that have one already: kept beside it, so that nothing runs twice unreported.
 
-    repeated/<id>.<32 hex digits of the SHA-256 of the text>.json
+repeated/<id>.<32 hex digits of the SHA-256 of the text>.json
 """
 
 import hashlib
@@ -20,7 +20,7 @@ def differences(one: Record, other: Record) -> list[str]:
 
 
 def add_repeated(folder: Path, cell_id: str, content: bytes) -> Path:
-    """Put a record's text among the repeated ones of a study's folder, the same text once. Raises `OSError`."""
+    """Put a record's text among the repeated ones of a study, the same text once. Raises `OSError`."""
     with beside(_place(folder, cell_id, content)) as new:
         write_new(new, content)
         return keep_repeated(folder, new, cell_id)

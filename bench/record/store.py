@@ -14,7 +14,8 @@ from bench.disk import StoreError, beside, create, litter, sync_folder, write_ne
 from bench.record import compaction, fallback
 from bench.record.form import Record, UnreadableError, parse, status_in, text_of
 from bench.record.loose import ALWAYS, Loose, read_text, take
-from bench.record.parts import Parts, is_part, row_groups, write_part
+from bench.record.parquet import is_part, row_groups, write_part
+from bench.record.parts import Parts
 from bench.record.repeated import differences, keep_repeated, repeated_names
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ class Store:
             raise fallback.keep(error, self.loose.path(cell_id), self.root, elsewhere) from error
 
     def put(self, cell_id: str, content: bytes, replace: bool = False) -> Path:
-        """As `write`, for the text of a record. Raises `OSError` or `StoreError`, and leaves nothing behind."""
+        """As `write`, for the text of a record. Raises `OSError` or `StoreError`; leaves no litter."""
         path = self.loose.path(cell_id)
         with beside(path) as new:
             write_new(new, content)
@@ -167,7 +168,9 @@ class Store:
         if saved == path:  # the damage was where no record is
             self._say(f"{path} {why}; all its records could be read, and it was written anew")
         elif saved:
-            self._put_aside(path, why, f"what can be read of it is now in {saved}, other cells will be run again")
+            self._put_aside(
+                path, why, f"what can be read of it is now in {saved}, other cells will be run again"
+            )
         else:
             self._put_aside(path, why, "the cells in it will be run again")
 

@@ -11,7 +11,7 @@ from bench.cells import cell_id
 from bench.disk import names
 from bench.record.form import UnreadableError, parse
 from bench.record.loose import TAKEN, read_text
-from bench.record.parts import intact, part_paths, row_groups, tables
+from bench.record.parquet import intact, part_paths, row_groups, tables
 from bench.record.repeated import repeated_names
 from bench.record.store import Store
 
@@ -44,8 +44,8 @@ def verify(store: Store, repair: bool = False) -> Verdict:
     verdict.lost -= verdict.cells
     if verdict.records > len(verdict.cells):
         verdict.notes.append(
-            f"{verdict.records - len(verdict.cells):,} older or second copies of records; `metabench compact` "
-            "drops them when it merges their parts"
+            f"{verdict.records - len(verdict.cells):,} older or second copies of records; `metabench "
+            "compact` drops them when it merges their parts"
         )
     if aside := names(store.folder / "set_aside"):
         verdict.notes.append(f"{len(aside):,} damaged files in {store.folder / 'set_aside'}")
@@ -123,7 +123,7 @@ def _verify_part(store: Store, path: Path, verdict: Verdict, repair: bool) -> No
         sound = (
             table.filter(pa.array([why is None for why in faults], pa.bool_()))
             for table, faults in _examined(path)
-            if isinstance(table, pa.Table)
+            if not isinstance(table, UnreadableError)
         )
         store.put_part_aside(path, wrong[0] + more, sound)
 

@@ -3,8 +3,8 @@
     python tests/benchmarks/scale.py [--folder DIR] [--cells 1000 10000 100000]
 
 The records are synthetic: those of a reference study under other ids, with other digits in their numbers, so
-that they are as long as real ones and compress as badly. Two in a hundred are failures. Everything is timed in
-a process of its own; the verbs of the command line with their start (importing torch and all plugins).
+that they are as long as real ones and compress as badly. Two in a hundred are failures. Everything is timed
+in a process of its own; the verbs of the command line with their start (importing torch and all plugins).
 """
 
 import argparse
@@ -82,15 +82,21 @@ def make(folder: Path, cells: int) -> int:
     records.mkdir(parents=True)
     file = folder / "scale" / "scale.toml"
     file.write_text(STUDY.format(seeds=cells // CELLS_A_SEED))
-    real = [r for r in Store(ROOT / "results/reference", "accuracy_vs_steps").records() if r["status"] == "ok"]
-    templates = [text_of(r | {"id": "0" * 16, "cell": CELL, "study": "scale"}) for r in real[:: len(real) // 50]]
+    real = [
+        r for r in Store(ROOT / "results/reference", "accuracy_vs_steps").records() if r["status"] == "ok"
+    ]
+    templates = [
+        text_of(r | {"id": "0" * 16, "cell": CELL, "study": "scale"}) for r in real[:: len(real) // 50]
+    ]
     reason = {"message": "singular matrix", "type": "LinAlgError", "traceback": "a line\n" * 60}
     failure = text_of(unmeasured("scale", "0" * 16, CELL, "error", reason, 1.0))
     rng, size = random.Random(0), 0
     for cell in expand(spec.load(file)):
         text = failure if rng.random() < 0.02 else rng.choice(templates)
         text = DIGITS.sub(lambda _: b"%09d" % rng.randrange(10**9), text)
-        text = text.replace(b"0" * 16, cell.id.encode(), 1).replace(_indented(CELL), _indented(cell.description), 1)
+        text = text.replace(b"0" * 16, cell.id.encode(), 1).replace(
+            _indented(CELL), _indented(cell.description), 1
+        )
         (records / f"{cell.id}.json").write_bytes(text)
         size += len(text)
     return size
@@ -121,8 +127,12 @@ def run(step: str | list[str], folder: Path) -> Cost:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="where the stores are made; default: the temporary folder")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="where the stores are made; default: the temporary folder"
+    )
     parser.add_argument("--cells", type=int, nargs="+", default=[1000, 10_000, 100_000])
     options = parser.parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -136,7 +146,9 @@ def main() -> None:
             costs.append([run(step, folder) for _, step in STEPS])
             parts = list((folder / "scale").glob("records*.parquet"))
             compacted = sum(path.stat().st_size for path in parts)
-            sizes.append(f"{cells:,} records: {loose / 1e6:.3g} MB loose, {compacted / 1e6:.3g} MB in {len(parts)}")
+            sizes.append(
+                f"{cells:,} records: {loose / 1e6:.3g} MB loose, {compacted / 1e6:.3g} MB in {len(parts)}"
+            )
         finally:
             shutil.rmtree(folder)
         print(sizes[-1], file=sys.stderr)
