@@ -136,16 +136,20 @@ class _Job:
 
     def _todo(self) -> list[Cell]:
         """What is missing; first what has been given up, so that it gets the whole time of this run."""
-        missing = [one.cell for one in self._planned.values() if self._is_missing(one.cell)]
+        records = {record["id"]: record for record in self._store.each(self._planned.__contains__)}
+        missing = [one.cell for i, one in self._planned.items() if one.is_missing(records.get(i))]
         return sorted(missing, key=lambda cell: cell.id not in self._claim.given_up)
 
-    def _is_missing(self, cell: Cell) -> bool:
+    def _is_still_missing(self, cell: Cell) -> bool:
+        """Whether a cell of `_todo` has not been done by others since; one look at one file."""
+        if not self._store.loose.path(cell.id).exists():
+            return True
         return self._planned[cell.id].is_missing(self._store.read(cell.id))
 
     def _lease(self) -> Lease:
         lent = int(os.environ.get("SLURM_CPUS_ON_NODE", 0))
         own = lent == 0 or len(cores.available()) <= lent  # else every job of the node sees all cores
-        return Lease(int(self._pack.needs.memory_gb * 2**30), self._until, self._is_missing, own)
+        return Lease(int(self._pack.needs.memory_gb * 2**30), self._until, self._is_still_missing, own)
 
     def _until(self) -> float | None:
         """For the pool: None to go on, or when to give up what runs."""

@@ -63,6 +63,9 @@ def plan(
     """
     _check(how, profile)
     status = store.ids()
+    failed = {cell.id for cell in cells if status.get(cell.id, "ok") != "ok"} - set(held)
+    failed = {i for i in failed if status[i] == "declined" or (retry and status[i] not in AGAIN)}
+    records = {record["id"]: record for record in store.each(failed.__contains__)} if failed else {}
     planned, n_held = [], 0
     for cell in cells:
         state = status.get(cell.id)
@@ -70,12 +73,10 @@ def plan(
             n_held += state in AGAIN
         elif state in AGAIN:
             planned.append(Planned(cell))
-        elif state != "ok" and (retry or state == "declined"):
-            record = store.read(cell.id)
-            if retry or _is_too_large(record):
-                planned.append(Planned(cell, (record or {}).get("started", "")))
+        elif cell.id in records and (retry or _is_too_large(records[cell.id])):
+            planned.append(Planned(cell, records[cell.id]["started"]))
     done = (cell for cell in cells if status.get(cell.id) in LOOKED_AT)
-    foretold = predict([one.cell for one in planned], done, store.read)
+    foretold = predict([one.cell for one in planned], done, store.each)
     fitting, items, declined = [], [], []
     left_out: dict[str, int] = {}
     by: dict[str, int] = {}
@@ -224,8 +225,8 @@ def _too_large(study: str, cell: Cell, memory: float, how: str, profile: Profile
     return unmeasured(study, cell.id, cell.description, "declined", reason, 0.0)
 
 
-def _is_too_large(record: Record | None) -> bool:
-    return record is not None and (record["reason"] or {}).get("type") == TOO_LARGE
+def _is_too_large(record: Record) -> bool:
+    return (record["reason"] or {}).get("type") == TOO_LARGE
 
 
 def _terms(of: Plan) -> Terms:
