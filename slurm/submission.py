@@ -141,7 +141,7 @@ class Submission:
             raise failed("read", path, error) from error
 
     def _write(self, name: str, content: dict[Any, Any]) -> None:
-        write_whole(self.folder / name, json.dumps(content, indent=1).encode())
+        write_whole(self.folder / name, json.dumps(content).encode())
 
 
 def _texts(descriptions: Iterable[dict[str, Any]]) -> Iterator[str]:

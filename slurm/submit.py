@@ -80,17 +80,19 @@ def plan(
     fitting, items, declined = [], [], []
     left_out: dict[str, int] = {}
     by: dict[str, int] = {}
+    demands: dict[int, _Demand] = {}  # cells that differ in the seed alone have one prediction
     for one, prediction in zip(planned, foretold, strict=True):
-        if reason := _elsewhere(one.cell, prediction, profile):
-            left_out[reason] = left_out.get(reason, 0) + 1
-            continue
-        memory, known = _memory_gb(one.cell, prediction, profile)
-        if memory > profile.most_memory_gb - DRIVER_GB:
-            declined.append(_too_large(spec.name, one.cell, memory, known, profile))
-            continue
-        by[prediction.how] = by.get(prediction.how, 0) + 1
-        fitting.append(one)
-        items.append(Item(one.cell.id, prediction.seconds, _needs(one.cell, memory, prediction, profile)))
+        if id(prediction) not in demands:
+            demands[id(prediction)] = _demand(one.cell, prediction, profile)
+        demand = demands[id(prediction)]
+        if demand.elsewhere is not None:
+            left_out[demand.elsewhere] = left_out.get(demand.elsewhere, 0) + 1
+        elif demand.needs is None:
+            declined.append(_too_large(spec.name, one.cell, demand, profile))
+        else:
+            by[prediction.how] = by.get(prediction.how, 0) + 1
+            fitting.append(one)
+            items.append(Item(one.cell.id, prediction.seconds, demand.needs))
     return Plan(spec, profile, fitting, pack(items, how), declined, n_held, left_out, by)
 
 
@@ -185,6 +187,24 @@ def _check(how: Packing, profile: Profile) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Demand:
+    """What a cell takes of a profile: ``needs``, None where no job can hold its memory, or why it is left."""
+
+    needs: Needs | None
+    memory_gb: float
+    how: str
+    elsewhere: str | None
+
+
+def _demand(cell: Cell, prediction: Prediction, profile: Profile) -> _Demand:
+    memory, how = _memory_gb(cell, prediction, profile)
+    most = profile.most_memory_gb - DRIVER_GB
+    gpus = max(prediction.resources.gpus, profile.gpus_per_worker if _is_on_gpu(cell) else 0)
+    needs = Needs(gpus, bucket(memory, most), cell.description["threads"]) if memory <= most else None
+    return _Demand(needs, memory, how, _elsewhere(cell, prediction, profile))
+
+
 def _elsewhere(cell: Cell, prediction: Prediction, profile: Profile) -> str | None:
     """Why a cell is left for another profile; None if it is not."""
     asked = prediction.resources
@@ -205,20 +225,14 @@ def _memory_gb(cell: Cell, prediction: Prediction, profile: Profile) -> tuple[fl
     return base + SLACK * prediction.memory / GB, "predicted"
 
 
-def _needs(cell: Cell, memory_gb: float, prediction: Prediction, profile: Profile) -> Needs:
-    gpus = max(prediction.resources.gpus, profile.gpus_per_worker if _is_on_gpu(cell) else 0)
-    most = profile.most_memory_gb - DRIVER_GB
-    return Needs(gpus, bucket(memory_gb, most), cell.description["threads"])
-
-
 def _is_on_gpu(cell: Cell) -> bool:
     return str(cell.description["device"]).startswith("cuda")
 
 
-def _too_large(study: str, cell: Cell, memory: float, how: str, profile: Profile) -> Record:
+def _too_large(study: str, cell: Cell, demand: _Demand, profile: Profile) -> Record:
     most = profile.most_memory_gb - DRIVER_GB
     message = (
-        f"needs {memory:.1f} GB ({how}), and a worker gets at most {most:.1f} GB in a job of profile "
+        f"needs {demand.memory_gb:.1f} GB ({demand.how}), and a worker gets at most {most:.1f} GB in a job of profile "
         f"{profile.name} (most_memory_gb = {profile.most_memory_gb:g}); a profile with more takes it up again"
     )
     reason = {"message": message, "type": TOO_LARGE, "traceback": None}
