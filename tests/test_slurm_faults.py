@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 
 from slurm import queue
+from slurm.cluster.host import running
 from tests.real_slurm import ON_SLURM, PATIENCE_S, RealCluster, wait_for
 from tests.slurm_studies import Desk, desk, idle, let_all_go
 
@@ -59,11 +60,13 @@ def test_whatever_goes_wrong_one_more_submit_makes_it_whole(cluster: RealCluster
         node = at.held("preempted")["SLURMD_NODENAME"]
         guest = cluster.submit("sleep 15", "--partition=high", f"--nodelist={node}", "--exclusive")
         cluster.kill(f"slurmd.{at.held('orphaned')['SLURMD_NODENAME']}")
+        orphan = at.held("orphaned")["pid"]
         for tag, job in jobs.items():
             wait_for(
                 lambda job=job: restarts(job) > 0, f"job {job} ({tag}) to be queued again", 3 * PATIENCE_S
             )
-            at.let_go(tag)  # its second run, and an orphan of its first
+            if tag != "orphaned":
+                at.let_go(tag)
         assert queue.jobs([guest])[guest].state in ("RUNNING", "COMPLETED")
 
         # The others come as nodes are free.
@@ -71,9 +74,18 @@ def test_whatever_goes_wrong_one_more_submit_makes_it_whole(cluster: RealCluster
         os.kill(at.held("driver")["parent"], signal.SIGKILL)
         at.let_go("worker")
         at.let_go("driver")
+
+        # The orphan and the second run of its job have the same cell, and go on at the same moment.
+        wait_for(
+            lambda: at.held("orphaned")["pid"] != orphan, "the second run of the orphan's job", 3 * PATIENCE_S
+        )
+        at.let_go("orphaned")
         idle(cluster)
+        wait_for(lambda: not alive(orphan), "the orphan to end")
     cluster.up()  # the node whose daemon was killed
     before = statuses(at)
+    assert before["worker"] == "killed"
+    assert not {"driver", "after-driver", "last-driver"} & set(before)
     at.submit("--cells-per-job", 4)
     idle(cluster)
 
@@ -118,6 +130,10 @@ def job_of(at: Desk, tag: str) -> str:
 
 def restarts(job: str) -> int:
     return queue.jobs([job])[job].restarts
+
+
+def alive(pid: int) -> bool:
+    return running(pid) is not None
 
 
 def make_overdue(cluster: RealCluster, job: str) -> None:
