@@ -34,7 +34,7 @@ def deal(workers: int, threads: int) -> list[list[int]]:
 
 
 def devices(workers: int) -> list[str | None]:
-    """For each worker its share of the CUDA devices that this process may see; None where they do not suffice."""
+    """For each worker its share of the CUDA devices of this process; None where they do not suffice."""
     ours = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
     share = len(ours) // workers if workers else 0
     return [",".join(ours[i * share : (i + 1) * share]) if share else None for i in range(workers)]

@@ -1,7 +1,7 @@
 """The peak of a method's tensors without its numbers: a run on fake tensors, which have shapes and no data.
 
-In a process of its own: a run can be ended in the middle, an exception inside torch's autograd can end the process,
-and whatever a plugin remembers of fake tensors dies with it.
+In a process of its own: a run can be ended in the middle, an exception inside torch's autograd can end the
+process, and whatever a plugin remembers of fake tensors dies with it.
 """
 
 import multiprocessing
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from bench import registry
 from bench.api import Bilevel, Tasks
@@ -22,8 +24,27 @@ from bench.inputs import dtype_of
 from bench.measure import TensorBytes
 from bench.processes import die_with_parent
 
-# A copy of this process begins at once, with torch imported. A lock that it may inherit costs the time it has.
+# A copy of this process begins at once, with torch imported. A lock that it may inherit costs it its time.
 _FORK = multiprocessing.get_context("fork")
+
+
+class _GoOn(TorchDispatchMode):
+    """Answers what a loop asks of its tasks as if none were done: yes to ``any()``, no to ``all()``.
+
+    So the loop runs to the end of its iterations, and its peak is at least that of any real run.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._answers = WeakIdKeyDictionary()  # by identity: tensors compare elementwise
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._local_scalar_dense.default and args[0] in self._answers:
+            return self._answers[args[0]]
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten.any.default, torch.ops.aten.all.default):
+            self._answers[result] = func is torch.ops.aten.any.default
+        return result
 
 
 class Faker:
@@ -36,8 +57,8 @@ class Faker:
     def peak(self, description: dict[str, Any], seconds: float) -> int | None:
         """Peak bytes of the tensors of one call of a cell's method, its inputs included.
 
-        None where that cannot be told without numbers (a solver that looks at its residual), in ``seconds``,
-        or with what this machine has. A compiled cell counts as in eager mode.
+        Solvers are taken to run all their iterations. None where it cannot be told without numbers, in
+        ``seconds``, or with what this machine has. A compiled cell counts as in eager mode.
         """
         deadline = time.monotonic() + seconds
         if self._pipe is None:
@@ -63,7 +84,7 @@ class Faker:
 
     def _begin(self) -> None:
         with FakeTensorMode():
-            torch.empty(2) + 1  # what torch imports at the first use is then there for every copy
+            torch.empty(2).add(1)  # what torch imports at the first use is then there for every copy
         self._pipe, theirs = _FORK.Pipe()
         self._process = _FORK.Process(target=_answer, args=(theirs,), name="metabench-faker")
         self._process.start()
@@ -111,7 +132,7 @@ def fake_peak(description: dict[str, Any]) -> int | None:
     with FakeTensorMode(allow_non_fake_inputs=True):
         tasks = Tasks(*(_like(x, description["n_tasks"], dtype) for x in _parts(task)))
         bilevel = Bilevel(problem, tasks, torch.empty(meta.shape, dtype=dtype))
-        with TensorBytes() as meter:
+        with TensorBytes() as meter, _GoOn():
             method(bilevel)
     return meter.peak + sum(x.nbytes for x in _parts(tasks)) + meta.numel() * dtype.itemsize
 

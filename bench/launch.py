@@ -34,7 +34,7 @@ def run_cells(
 
     ``jobs`` worker processes, or with 0 this one (for debuggers: no time limit, nothing survives a crash).
     A cell that takes more than ``time_limit`` seconds is ended. ``on_event`` hears ("start", cell, None) and
-    ("done", cell, record), or ("given_up", cell, None) of a cell that stays without a record or is begun anew.
+    ("done", cell, record), or ("given_up", cell, None) of a cell that gets no record now or is begun anew.
     ``runner`` must be importable by name; it is given the cell and the study's name. ``replace`` lets a
     record take the place of one that is ok. ``lease`` bounds what the workers may take: see `Lease`.
 

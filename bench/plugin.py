@@ -17,9 +17,9 @@ class Resources:
     """What a cell with this plugin needs of a cluster, where the launcher cannot know or measure it.
 
     ``gpus`` for a worker (cells with device "cuda" get the profile's number unasked); ``memory_gb`` that a
-    worker holds at its peak, instead of the prediction; ``minutes`` that a cell takes, as long as no like cell
-    is done. None leaves it to the launcher. A cell gets the most that any of its plugins asks for; `metabench
-    run` heeds none of it.
+    worker holds at its peak, instead of the prediction; ``minutes`` that a cell takes, as long as no like
+    cell is done. None leaves it to the launcher. A cell gets the most that any of its plugins asks for;
+    `metabench run` heeds none of it.
     """
 
     gpus: int = 0

@@ -1,4 +1,4 @@
-"""A pool of worker processes that run cells: one can die, hang or outgrow its memory, and harms no other cell.
+"""A pool of worker processes that run cells: one can die, hang or outgrow its memory without harm to others.
 
 Workers are started afresh (spawn), take one cell at a time, write its record themselves, and report. One that
 dies loses the cell it was running: the cell gets a record that says so, another worker takes its place.
@@ -10,7 +10,7 @@ import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
@@ -140,7 +140,7 @@ class Pool:
         options = (self._cores[number], self._replace, self._lease is not None, self._devices[number])
         arguments = (theirs, self._store.root, self._store.study, self._runner, *options)
         process = _SPAWN.Process(target=work, args=arguments, name="metabench-worker")
-        with _shielded() if self._lease else suppress():
+        with _shielded() if self._lease else nullcontext():
             process.start()
         theirs.close()  # so that the pipe ends with the worker
         self._workers.append(_Worker(process, pipe, number))
@@ -280,7 +280,7 @@ def most_threads(cells: Iterable[Cell]) -> int:
 
 @contextmanager
 def _shielded() -> Iterator[None]:
-    """What the block starts begins with the scheduler's signals blocked, until it can say that it ignores them."""
+    """What the block starts has the scheduler's signals blocked until it can ignore them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SCHEDULERS_SIGNALS)
     try:
         yield

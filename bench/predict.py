@@ -1,9 +1,10 @@
 """How long a cell is likely to take and how much memory it needs, before it runs.
 
-Cells that differ in nothing but the seed are one *kind*. A kind's time is that of its done cells; else that of
-a done kind of the same *family* (problem, plugins and switches, whatever the numbers), in proportion to the
-oracle calls; else a guess from the oracle calls that the method declares; else a default. Its memory is what
-its done cells held; else the peak of a run on fake tensors, one a kind; else that of a larger kind of its family.
+Cells that differ in nothing but the seed are one *kind*. A kind's time is that of its done cells; else that
+of a done kind of the same *family* (problem, plugins and switches, whatever the numbers), in proportion to
+the oracle calls; else a guess from the oracle calls that the method declares; else a default. Its memory is
+what its done cells held; else the peak of a run on fake tensors, one a kind; else that of a larger kind of
+its family.
 """
 
 import math
@@ -24,7 +25,7 @@ from bench.measure import N_WARMUP
 from bench.plugin import Resources
 from bench.record import MEASURED, Record
 
-Read = Callable[[str], Record | None]
+Read = Callable[[Callable[[str], bool]], Iterable[Record]]
 
 BUDGET_S = 4.0  # of all predictions together
 DEFAULT_S = 60.0
@@ -34,12 +35,14 @@ CALL_S, CALL_PER_NUMBER_S = 1e-3, 2e-8  # one inner gradient of a batch: fixed, 
 GUESSED_PARAMS = 10_000
 SAMPLES = 3  # done cells that are looked at for a kind
 WITNESSES = 8  # done kinds that are looked at for a family
+MOST_KINDS_READ = 1000  # of all kinds
+MOST_STEPS_FAKED = 8  # inner steps of a run on fake tensors
 LONGEST_FAKE = 0.25  # share of the budget for one run on fake tensors
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """``memory`` is what the cell adds to a process, in bytes; None where it is not known. ``how``: by what."""
+    """``memory`` is what the cell adds to a process, in bytes, None if unknown. ``how``: by what."""
 
     seconds: float
     memory: int | None
@@ -64,7 +67,7 @@ class _Kind:
 def predict(
     pending: Sequence[Cell], done: Iterable[Cell], read: Read, budget_s: float = BUDGET_S
 ) -> list[Prediction]:
-    """A prediction for each of ``pending``. ``read`` gives the record of one of the ``done`` cells.
+    """A prediction for each of ``pending``; ``read`` gives records of ``done`` cells, as `Store.each` does.
 
     Takes about ``budget_s`` at most; what is not looked at by then is predicted by what has been.
     """
@@ -136,10 +139,14 @@ class _Oracle:
         for name in dict.fromkeys(kind.family for kind in pending):
             known = sorted((k for k in families[name] if k.done), key=lambda k: k.work or 0.0)
             others |= dict.fromkeys(known[:: max(1, len(known) // WITNESSES)])
-        for kind in [*others, *(k for k in pending if k.done and k not in others)]:
+        kinds = [*others, *(k for k in pending if k.done and k not in others)]
+        kinds = kinds[:: 1 + len(kinds) // MOST_KINDS_READ]
+        chosen = {cell_id: kind for kind in kinds for cell_id in kind.done}
+        for record in self._read(chosen.__contains__) if chosen else ():
+            if record.get("seconds"):
+                chosen[record["id"]].records.append(record)
             if self._left(0.5) < 0:
                 return
-            kind.records = [r for r in map(self._read, kind.done) if r is not None and r.get("seconds")]
 
     def _plugin(self, kind: str, text: str, table: dict[str, Any]) -> Any:
         """The plugin of a table; None where it cannot be built, or there is no time to."""
@@ -226,16 +233,36 @@ class _Oracle:
         of = kind.description
         if "accuracy" not in of["passes"]:
             return peak
-        method = self._plugin("method", kind.method, of["method"])
-        steps = getattr(getattr(method, "inner", None), "steps", 0) or 0
         wider = 1 if of["dtype"] == "float64" else 2
-        return wider * peak + 8 * 3 * steps * self._n_params(kind) * of["n_tasks"]
+        return wider * peak + 8 * 3 * _steps(of) * self._n_params(kind) * of["n_tasks"]
 
     def _fake(self, kind: _Kind, fake: Faker) -> int | None:
         if kind.description.get("device") != "cpu":
             return None
-        peak = fake.peak(kind.description, min(self._left(1.0), LONGEST_FAKE * self._budget))
+        of = kind.description
+        steps = _steps(of)
+        if steps <= MOST_STEPS_FAKED:
+            peak = self._one_fake(of, fake)
+        else:  # a step more adds the same again, or less
+            few = (MOST_STEPS_FAKED // 2, MOST_STEPS_FAKED)
+            peaks = [self._one_fake(_with_steps(of, n), fake) for n in few]
+            if peaks[0] is None or peaks[1] is None:
+                return None
+            peak = peaks[1] + (peaks[1] - peaks[0]) * (steps - few[1]) // (few[1] - few[0])
         return None if peak is None else self._with_references(peak, kind)
+
+    def _one_fake(self, of: dict[str, Any], fake: Faker) -> int | None:
+        return fake.peak(of, min(self._left(1.0), LONGEST_FAKE * self._budget))
+
+
+def _steps(of: dict[str, Any]) -> int:
+    """The inner steps of a cell's method; 0 where it has none of a fixed number."""
+    steps = (of["method"].get("inner") or {}).get("steps")
+    return steps if isinstance(steps, int) else 0
+
+
+def _with_steps(of: dict[str, Any], steps: int) -> dict[str, Any]:
+    return of | {"method": of["method"] | {"inner": of["method"]["inner"] | {"steps": steps}}}
 
 
 def _shape(table: Any) -> str:

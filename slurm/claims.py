@@ -1,8 +1,9 @@
 """Which job has which cells: one file a job, so that no cell is sent twice. Advice only, and safe to delete.
 
-`submit` writes a job's claim; the job says in it what it is running, touches it every half minute, and removes
-it when all is done. A job lives as long as squeue lists it or, where squeue does not answer, as long as its
-claim is touched. What a job was running when it died gets the status `killed` with Slurm's word for its end.
+`submit` writes a job's claim; the job says in it what it is running, touches it every half minute, and
+removes it when all is done. A job lives as long as squeue lists it or, where squeue does not answer, as
+long as its claim is touched. What a job was running when it died gets the status `killed` with Slurm's word
+for its end.
 """
 
 import json

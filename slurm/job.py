@@ -1,16 +1,17 @@
 """What a job does: the cells of one pack that are still missing, in worker processes, records to the store.
 
-Slurm tells a job to stop by USR2 (before its time limit, and before a preemption where the cluster says so) or
-by TERM (preemption, requeue or cancellation from outside). Either way no cell is started any more; the running
-ones are finished if they can be in the grace time, else given up: they are still missing, and no failures.
-After USR2 the job queues itself again. After TERM it waits for its end, so that Slurm, which queues a preempted
-job again only if it has to end it, does so; what is cancelled stays so.
+Slurm tells a job to stop by USR2 (before its time limit, and before a preemption where the cluster says so)
+or by TERM (preemption, requeue or cancellation from outside). Either way no cell is started any more; the
+running ones are finished if they can be in the grace time, else given up: they are still missing, and no
+failures. After USR2 the job queues itself again. After TERM it waits for its end, so that Slurm, which
+queues a preempted job again only if it has to end it, does so; what is cancelled stays so.
 """
 
 import os
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,11 +35,12 @@ LINGER_S = 600.0  # longer than any cluster waits between TERM and KILL
 LATE_S = 90.0  # Slurm looks at time limits every half minute and may warn a minute early
 WHOLE = 0.5  # share of a job's time that a cell must have had to be told that it does not fit
 MOST_GIVEN_UP = 2
+LOST = "LOST"  # as if a signal: a later run has taken over
 LIMIT = "USR2 at the time limit"  # as a claim calls that signal
 
 
 def run_pack(plan: str, root: str, study: str, number: int, runner: Runner = run_cell) -> dict[str, int]:
-    """Run what is missing of pack ``number`` of a frozen ``plan``; counts of statuses. Results go to the store.
+    """Run what is missing of pack ``number`` of a frozen ``plan``; counts statuses. Results go to the store.
 
     A job that has been queued again begins here too. Raises `StoreError` where records cannot be written.
     """
@@ -97,27 +99,30 @@ class _Job:
 
     def run(self) -> dict[str, int]:
         with self._signals.heard():
-            self._take_over(read(self._path))
-            todo = self._todo()
-            self._say(
-                f"job {self._id}, run {self._claim.restarts + 1}, on {self._claim.node}: "
-                f"{len(todo)} of {len(self._planned)} cells to do, {self._pack.workers} at a time"
-            )
             try:
-                counts = run_cells(
-                    todo,
-                    self._store,
-                    jobs=self._pack.workers,
-                    time_limit=self._terms.time_limit,
-                    on_event=self._hear,
-                    runner=self._runner,
-                    lease=self._lease(),
-                )
+                self._take_over(read(self._path))
+                counts = self._run_cells()
             except BaseException:
                 self._forget()
                 raise
             self._end(counts)
         return dict(counts)
+
+    def _run_cells(self) -> Counter[str]:
+        todo = self._todo()
+        self._say(
+            f"job {self._id}, run {self._claim.restarts + 1}, on {self._claim.node}: "
+            f"{len(todo)} of {len(self._planned)} cells to do, {self._pack.workers} at a time"
+        )
+        return run_cells(
+            todo,
+            self._store,
+            jobs=self._pack.workers,
+            time_limit=self._terms.time_limit,
+            on_event=self._hear,
+            runner=self._runner,
+            lease=self._lease(),
+        )
 
     def _take_over(self, earlier: Claim | None) -> None:
         """Begin where the run before this one of the same job has ended."""
@@ -131,16 +136,20 @@ class _Job:
 
     def _todo(self) -> list[Cell]:
         """What is missing; first what has been given up, so that it gets the whole time of this run."""
-        missing = [one.cell for one in self._planned.values() if self._is_missing(one.cell)]
+        records = {record["id"]: record for record in self._store.each(self._planned.__contains__)}
+        missing = [one.cell for i, one in self._planned.items() if one.is_missing(records.get(i))]
         return sorted(missing, key=lambda cell: cell.id not in self._claim.given_up)
 
-    def _is_missing(self, cell: Cell) -> bool:
+    def _is_still_missing(self, cell: Cell) -> bool:
+        """Whether a cell of `_todo` has not been done by others since; one look at one file."""
+        if not self._store.loose.path(cell.id).exists():
+            return True
         return self._planned[cell.id].is_missing(self._store.read(cell.id))
 
     def _lease(self) -> Lease:
         lent = int(os.environ.get("SLURM_CPUS_ON_NODE", 0))
         own = lent == 0 or len(cores.available()) <= lent  # else every job of the node sees all cores
-        return Lease(int(self._pack.needs.memory_gb * 2**30), self._until, self._is_missing, own)
+        return Lease(int(self._pack.needs.memory_gb * 2**30), self._until, self._is_still_missing, own)
 
     def _until(self) -> float | None:
         """For the pool: None to go on, or when to give up what runs."""
@@ -158,13 +167,13 @@ class _Job:
         return now if self._signals.is_urgent else self._signals.at + self._terms.grace_seconds - margin
 
     def _touch(self) -> None:
-        """Say that the job lives. A later run of it means that this one is an orphan of a node that Slurm lost."""
+        """Say that the job lives. Where a later run of it does, this one is the orphan of a lost node."""
         other = read(self._path)
         if other is None:
             self._note()
         elif other.restarts > self._claim.restarts:
             self._say("this job has been started again elsewhere: this run ends")
-            self._signals.stop("LOST")
+            self._signals.stop(LOST)
         else:
             with suppress(OSError):
                 os.utime(self._path)
@@ -196,8 +205,8 @@ class _Job:
         if times < MOST_GIVEN_UP:
             return
         message = (
-            f"did not end in {times} runs of job {self._id}, the last time within {ran:.0f} s; a job of profile "
-            f"{self._terms.profile} has {self._terms.minutes:g} min. Choose a profile with more minutes"
+            f"did not end in {times} runs of job {self._id}, the last time within {ran:.0f} s; a job of "
+            f"profile {self._terms.profile} has {self._terms.minutes:g} min; choose one with more"
         )
         reason = {"message": message, "type": "JobTimeLimit", "traceback": None}
         description = self._planned[cell].cell.description
@@ -212,7 +221,7 @@ class _Job:
 
     def _end(self, counts: dict[str, int]) -> None:
         """After the cells: nothing is left, or the job is queued again, or it waits for its end."""
-        if self._signals.name == "LOST":
+        if self._signals.name == LOST:
             return
         left = len(self._todo()) if self._signals.name else 0
         self._say(f"{sum(counts.values())} cells done, {left} left")
@@ -247,8 +256,9 @@ class _Job:
         """Write the claim. Where that fails the cells still run: it is advice."""
         for name, value in changes.items():
             setattr(self._claim, name, value)
-        with suppress(UsageError):
-            self._claim.write(self._path)
+        if self._signals.name != LOST:  # then it is another's
+            with suppress(UsageError):
+                self._claim.write(self._path)
 
     def _say(self, line: str) -> None:
         print(f"{timestamp()} {line}", flush=True)

@@ -9,7 +9,7 @@
 
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell of the plan. ``before`` is when the record began that it had at submission; "" if it had none."""
+    """A cell of the plan. ``before`` is when the record began that it had at submission; "" if none."""
 
     cell: Cell
     before: str = ""
@@ -76,7 +76,7 @@ class Submission:
         rows = [(of[cell_id], one.number) for one in packs for cell_id in one.ids]
         columns = {
             "id": [p.cell.id for p, _ in rows],
-            "cell": [json.dumps(p.cell.description, sort_keys=True) for p, _ in rows],
+            "cell": list(_texts(p.cell.description for p, _ in rows)),
             "pack": [number for _, number in rows],
             "before": [p.before for p, _ in rows],
         }
@@ -141,7 +141,19 @@ class Submission:
             raise failed("read", path, error) from error
 
     def _write(self, name: str, content: dict[Any, Any]) -> None:
-        write_whole(self.folder / name, json.dumps(content, indent=1).encode())
+        write_whole(self.folder / name, json.dumps(content).encode())
+
+
+def _texts(descriptions: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Descriptions as JSON. Cells share the tables of their plugins: each is made text once."""
+    known: dict[int, tuple[Any, str]] = {}  # by identity; the table is kept, so that its id stays its own
+    for description in descriptions:
+        parts = []
+        for key, value in description.items():
+            if id(value) not in known:
+                known[id(value)] = value, json.dumps(value)
+            parts.append(f"{json.dumps(key)}: {known[id(value)][1]}")
+        yield "{" + ", ".join(parts) + "}"
 
 
 def new(study_folder: Path) -> Submission:

@@ -1,4 +1,4 @@
-"""From the missing cells of a study to Slurm jobs: predict, decline what cannot fit, pack, submit by submitit."""
+"""From the missing cells of a study to jobs: predict, decline what cannot fit, pack, submit by submitit."""
 
 import math
 import shlex
@@ -63,6 +63,9 @@ def plan(
     """
     _check(how, profile)
     status = store.ids()
+    failed = {cell.id for cell in cells if status.get(cell.id, "ok") != "ok"} - set(held)
+    failed = {i for i in failed if status[i] == "declined" or (retry and status[i] not in AGAIN)}
+    records = {record["id"]: record for record in store.each(failed.__contains__)} if failed else {}
     planned, n_held = [], 0
     for cell in cells:
         state = status.get(cell.id)
@@ -70,33 +73,33 @@ def plan(
             n_held += state in AGAIN
         elif state in AGAIN:
             planned.append(Planned(cell))
-        elif state != "ok" and (retry or state == "declined"):
-            record = store.read(cell.id)
-            if retry or _is_too_large(record):
-                planned.append(Planned(cell, (record or {}).get("started", "")))
+        elif cell.id in records and (retry or _is_too_large(records[cell.id])):
+            planned.append(Planned(cell, records[cell.id]["started"]))
     done = (cell for cell in cells if status.get(cell.id) in LOOKED_AT)
-    foretold = predict([one.cell for one in planned], done, store.read)
+    foretold = predict([one.cell for one in planned], done, store.each)
     fitting, items, declined = [], [], []
     left_out: dict[str, int] = {}
     by: dict[str, int] = {}
+    demands: dict[int, _Demand] = {}  # cells that differ in the seed alone have one prediction
     for one, prediction in zip(planned, foretold, strict=True):
-        if reason := _elsewhere(one.cell, prediction, profile):
-            left_out[reason] = left_out.get(reason, 0) + 1
-            continue
-        memory, known = _memory_gb(one.cell, prediction, profile)
-        if memory > profile.most_memory_gb - DRIVER_GB:
-            declined.append(_too_large(spec.name, one.cell, memory, known, profile))
-            continue
-        by[prediction.how] = by.get(prediction.how, 0) + 1
-        fitting.append(one)
-        items.append(Item(one.cell.id, prediction.seconds, _needs(one.cell, memory, prediction, profile)))
+        if id(prediction) not in demands:
+            demands[id(prediction)] = _demand(one.cell, prediction, profile)
+        demand = demands[id(prediction)]
+        if demand.elsewhere is not None:
+            left_out[demand.elsewhere] = left_out.get(demand.elsewhere, 0) + 1
+        elif demand.needs is None:
+            declined.append(_too_large(spec.name, one.cell, demand, profile))
+        else:
+            by[prediction.how] = by.get(prediction.how, 0) + 1
+            fitting.append(one)
+            items.append(Item(one.cell.id, prediction.seconds, demand.needs))
     return Plan(spec, profile, fitting, pack(items, how), declined, n_held, left_out, by)
 
 
 def packing(
     profile: Profile, minutes: float | None = None, cells: int | None = None, workers: int = 1
 ) -> Packing:
-    """How much goes into a job of a profile; by default `pack.DEFAULT_MINUTES`, or what its time limit holds."""
+    """How much goes into a job of a profile; by default 15 minutes, or less where its time limit is short."""
     most = profile.minutes - profile.grace_seconds / 60
     goal = minutes if minutes is not None else min(Packing.minutes, most)
     return Packing(goal, cells, workers, profile.most_memory_gb - DRIVER_GB)
@@ -180,8 +183,26 @@ def _check(how: Packing, profile: Profile) -> None:
     if not 0 < how.minutes <= most:
         raise UsageError(
             f"--minutes-per-job {how.minutes:g} does not fit into the {profile.minutes:g} min of profile "
-            f"{profile.name} with {profile.grace_seconds:g} s of grace; allowed: more than 0, at most {most:g}"
+            f"{profile.name} less {profile.grace_seconds:g} s of grace; allowed: above 0, at most {most:g}"
         )
+
+
+@dataclass(frozen=True)
+class _Demand:
+    """What a cell takes of a profile: ``needs``, None where no job can hold its memory, or why it is left."""
+
+    needs: Needs | None
+    memory_gb: float
+    how: str
+    elsewhere: str | None
+
+
+def _demand(cell: Cell, prediction: Prediction, profile: Profile) -> _Demand:
+    memory, how = _memory_gb(cell, prediction, profile)
+    most = profile.most_memory_gb - DRIVER_GB
+    gpus = max(prediction.resources.gpus, profile.gpus_per_worker if _is_on_gpu(cell) else 0)
+    needs = Needs(gpus, bucket(memory, most), cell.description["threads"]) if memory <= most else None
+    return _Demand(needs, memory, how, _elsewhere(cell, prediction, profile))
 
 
 def _elsewhere(cell: Cell, prediction: Prediction, profile: Profile) -> str | None:
@@ -204,28 +225,22 @@ def _memory_gb(cell: Cell, prediction: Prediction, profile: Profile) -> tuple[fl
     return base + SLACK * prediction.memory / GB, "predicted"
 
 
-def _needs(cell: Cell, memory_gb: float, prediction: Prediction, profile: Profile) -> Needs:
-    gpus = max(prediction.resources.gpus, profile.gpus_per_worker if _is_on_gpu(cell) else 0)
-    most = profile.most_memory_gb - DRIVER_GB
-    return Needs(gpus, bucket(memory_gb, most), cell.description["threads"])
-
-
 def _is_on_gpu(cell: Cell) -> bool:
     return str(cell.description["device"]).startswith("cuda")
 
 
-def _too_large(study: str, cell: Cell, memory: float, how: str, profile: Profile) -> Record:
+def _too_large(study: str, cell: Cell, demand: _Demand, profile: Profile) -> Record:
     most = profile.most_memory_gb - DRIVER_GB
     message = (
-        f"needs {memory:.1f} GB ({how}), and a worker gets at most {most:.1f} GB in a job of profile "
-        f"{profile.name} (most_memory_gb = {profile.most_memory_gb:g}); a profile with more takes it up again"
+        f"needs {demand.memory_gb:.1f} GB ({demand.how}), and a worker gets at most {most:.1f} GB in a job of "
+        f"profile {profile.name} (most_memory_gb = {profile.most_memory_gb:g}); a profile with more takes it up again"
     )
     reason = {"message": message, "type": TOO_LARGE, "traceback": None}
     return unmeasured(study, cell.id, cell.description, "declined", reason, 0.0)
 
 
-def _is_too_large(record: Record | None) -> bool:
-    return record is not None and (record["reason"] or {}).get("type") == TOO_LARGE
+def _is_too_large(record: Record) -> bool:
+    return (record["reason"] or {}).get("type") == TOO_LARGE
 
 
 def _terms(of: Plan) -> Terms:

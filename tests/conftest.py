@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.record.fallback import VARIABLE
 from tests.command_line import TINY, metabench
 from tests.real_slurm import RealCluster, the_cluster
 
@@ -36,6 +37,12 @@ def fresh(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "tiny.toml").write_text(TINY)
     with contextlib.chdir(tmp_path):
         yield tmp_path
+
+
+@pytest.fixture(autouse=True)
+def own_fallback(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Records that cannot be written go to a folder of this test run."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path_factory.getbasetemp() / "fallback"))
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""What tests of the launcher use in Slurm's place: a queue that says what it is told to, and clients on the path."""
+"""What tests of the launcher use in Slurm's place: a queue that says what it is told to, and clients."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -44,13 +44,15 @@ def submitted(
 
 
 def install_clients(folder: Path, state: str = "RUNNING") -> Path:
-    """squeue, scontrol and the others, as scripts in ``folder``: every job is ``state``. Returns their log."""
+    """squeue and the others as scripts in ``folder``, for which every job is ``state``. Returns their log."""
     folder.mkdir()
     log = folder / "log"
-    row = '"$job" ' + f"{state} None n1 0"
+    job = "for a; do case $a in --jobs=*) job=${a#--jobs=};; esac; done"
+    row = f"printf '%-64s%-64s%-64s%-64s%-64s\\n' \"$job\" {state} None n1 0"
+    settings = "AccountingStorageType = accounting_storage/none\\nMaxArraySize = 1001\\n"
     scripts = {
-        "squeue": f"for a; do case $a in --jobs=*) job=${{a#--jobs=}};; esac; done\nprintf '%-64s%-64s%-64s%-64s%-64s\\n' {row}",
-        "scontrol": 'case $1 in show) printf "AccountingStorageType = accounting_storage/none\\nMaxArraySize = 1001\\n";; esac',
+        "squeue": f"{job}\n{row}",
+        "scontrol": f'case $1 in show) printf "{settings}";; esac',
         "scancel": "true",
         "sbatch": "echo no; exit 1",
         "srun": "true",

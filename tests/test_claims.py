@@ -153,9 +153,9 @@ def test_a_study_that_was_never_submitted(store):
 def test_one_submit_at_a_time(store):
     lock = store.folder / "jobs" / "submitting"
     with submitting(store.folder):
-        with pytest.raises(UsageError, match=rf"under way \(process {os.getpid()} on .*delete .*submitting"):
-            with submitting(store.folder):
-                pass
+        said = rf"under way \(process {os.getpid()} on .*delete .*submitting"
+        with pytest.raises(UsageError, match=said), submitting(store.folder):
+            pass
         assert lock.exists()
     assert not lock.exists()
     lock.write_text("one that died")

@@ -41,7 +41,7 @@ def test_every_cell_is_in_one_pack_of_its_class_and_in_order(some, how):
 def test_packs_are_filled_up_to_the_goal_and_not_above(some, how):
     packs = pack(some, how)
     of = {item.id: item for item in some}
-    for one, after in zip(packs, [*packs[1:], None], strict=True):
+    for one, after in zip(packs, [*packs, None][1:], strict=True):
         if how.cells is not None:
             assert len(one.ids) <= how.cells
             continue

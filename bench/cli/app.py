@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench.cli import cluster, speed
+from bench.cli import cluster, speed, storage
 from bench.cli.options import RESULTS, AllRecords, Json, Results, Studies, Study, examples
 from bench.errors import UsageError
 
@@ -34,6 +34,7 @@ data = typer.Typer(help="Data sets: download them, or say where a copy must lie.
 app.add_typer(data, name="data")
 app.add_typer(speed.app)
 app.add_typer(cluster.app)
+app.add_typer(storage.app)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -183,14 +184,6 @@ def export(
     from bench.cli.output import export_records
 
     raise typer.Exit(export_records(study, format, output, results, everything))
-
-
-@app.command(epilog=examples("compact accuracy_vs_steps"))
-def compact(studies: Studies, results: Results = RESULTS) -> None:
-    """Move the loose records of a study into one Parquet file. Every verb reads both."""
-    from bench.cli.output import compact_records
-
-    raise typer.Exit(compact_records(studies, results))
 
 
 @app.command(epilog=examples("figures demo", "figures cost_vs_steps --results results/reference"))

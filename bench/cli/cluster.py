@@ -45,9 +45,9 @@ def submit(
 ) -> None:
     """Send what is missing of a study to Slurm, packed into jobs of some minutes. Safe to repeat at any time.
 
-    What a live job has is not sent again; what a job was running when it died gets the status killed, and is
-    sent. RESULTS must lie where the cluster's nodes see it. Exits with 0 also if there is nothing to send, with
-    1 if every cell that is missing is declined or left for another profile.
+    What a live job has is not sent again; what a job was running when it died gets the status killed, and
+    is sent. RESULTS must lie where the cluster's nodes see it. Exits with 0 also if there is nothing to
+    send, with 1 if every cell that is missing is declined or left for another profile.
     """
     from bench.cli.jobs import submit_study
 
