@@ -70,10 +70,10 @@ def test_whatever_goes_wrong_one_more_submit_makes_it_whole(cluster: RealCluster
         assert queue.jobs([guest])[guest].state in ("RUNNING", "COMPLETED")
 
         # The others come as nodes are free.
-        os.kill(at.held("worker")["pid"], signal.SIGKILL)
-        os.kill(at.held("driver")["parent"], signal.SIGKILL)
-        at.let_go("worker")
-        at.let_go("driver")
+        for tag, whose in (("worker", "pid"), ("driver", "parent")):
+            os.kill(at.held(tag)[whose], signal.SIGKILL)
+            wait_for(lambda tag=tag: not alive(at.held(tag)["pid"]), f"the {tag} to end, and its worker")
+            at.let_go(tag)
 
         # The orphan and the second run of its job have the same cell, and go on at the same moment.
         wait_for(
