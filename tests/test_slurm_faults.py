@@ -98,12 +98,13 @@ def test_whatever_goes_wrong_one_more_submit_makes_it_whole(cluster: RealCluster
     assert failed["raise"]["reason"]["message"] == "two and two make five"
     assert failed["exhaust"]["status"] == "out_of_memory", told
     assert "memory" in failed["exhaust"]["reason"]["message"]
+    assert all(agrees for _, agrees in at.store.repeated())
     repeated = Counter(tag_of(records[cell]) for cell, _ in at.store.repeated())
     once = Counter(tag_of(record) for record in records.values() if record["status"] == "ok")
     assert finished(at) == once + repeated  # whatever ran twice is told
     said = at.metabench("status", at.study.name)
     assert said.returncode == 1, said.stdout  # two cells have failed
-    assert bool(repeated) == ("ran more than once" in said.stdout), said.stdout
+    assert bool(repeated) == ("ran again unasked" in said.stdout), said.stdout
 
 
 def test_a_submit_that_is_killed_is_made_good_by_the_next(cluster: RealCluster, tmp_path):
