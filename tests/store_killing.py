@@ -103,7 +103,7 @@ def kill(folder: Path, kills: int, seed: int) -> None:
     for writes in rounds(rng):
         number += 1
         log.write_bytes(b"")
-        points = {role: rng.choice([None, rng.randrange(60)]) for role in killed}
+        points = {role: rng.choice([None, rng.randrange(200)]) for role in killed}
 
         def write(writes: list[Write] = writes, points: dict = points) -> None:
             out = os.open(log, os.O_WRONLY | os.O_APPEND)
