@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,17 +37,24 @@ def executable(path: Path, script: str) -> None:
     path.chmod(0o755)
 
 
-def test_up_says_how_to_install_what_is_missing(nothing_installed, tmp_path):
-    said = refused("up", "--folder", tmp_path / "c")
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """An empty folder with a path that is short enough for a cluster, as pytest's own need not be."""
+    with tempfile.TemporaryDirectory(prefix="c-") as folder:
+        yield Path(folder)
+
+
+def test_up_says_how_to_install_what_is_missing(nothing_installed, short_folder):
+    said = refused("up", "--folder", short_folder)
     assert said.startswith("munged, slurmctld, slurmd, sbatch")
     assert "mariadbd, slurmdbd, sacct not found" in said
     assert said.endswith("as root: python3 -m slurm.cluster install")
 
 
-def test_up_offers_to_do_without_accounting_where_only_that_is_missing(nothing_installed, tmp_path):
+def test_up_offers_to_do_without_accounting_where_only_that_is_missing(nothing_installed, short_folder):
     for name in host.PROGRAMS:
         executable(nothing_installed / name, "")
-    assert refused("up", "--folder", tmp_path / "c").endswith("(or do without accounting: --no-accounting)")
+    assert refused("up", "--folder", short_folder).endswith("(or do without accounting: --no-accounting)")
 
 
 def test_install_needs_debian_and_root(nothing_installed, monkeypatch):
@@ -59,10 +67,10 @@ def test_install_needs_debian_and_root(nothing_installed, monkeypatch):
     assert refused("install") == "`apt-get -qq update` failed; what it said is above"
 
 
-def test_a_folder_of_other_things_is_left_alone(tmp_path):
-    (tmp_path / "thesis.tex").write_text("all of it")
-    assert "holds other files, which would be removed" in refused("up", "--folder", tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+def test_a_folder_of_other_things_is_left_alone(short_folder):
+    (short_folder / "thesis.tex").write_text("all of it")
+    assert "holds other files, which would be removed" in refused("up", "--folder", short_folder)
+    assert [path.name for path in short_folder.iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.parametrize("name", ["x" * 80, "with space", "hash#"])
@@ -183,10 +191,8 @@ class TestRealSlurm:
             assert {path.suffix for path in second.folder.iterdir()} == {".log", ".json"}
         assert cluster.state(job) == "RUNNING"
 
-    def test_up_refuses_ports_that_are_taken(self, cluster: RealCluster, tmp_path):
-        folder = tmp_path.parent.parent / f"c{os.getpid()}"
-        done = RealCluster(folder).script("up", "--port", port_of(cluster))
-        shutil.rmtree(folder)
+    def test_up_refuses_ports_that_are_taken(self, cluster: RealCluster, short_folder: Path):
+        done = RealCluster(short_folder).script("up", "--port", port_of(cluster))
         assert done.returncode == 1
         assert "is taken, perhaps by another cluster; this one wants" in done.stderr
         assert f"wants {port_of(cluster)} to {port_of(cluster) + NODES + 1}" in done.stderr

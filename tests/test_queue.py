@@ -257,21 +257,17 @@ class TestRealSlurm:
         assert all(state.alive for state in seen)
         cluster.wait_for(high, "RUNNING", "COMPLETED")
 
-    def test_a_job_whose_node_has_died_lives(self, cluster: RealCluster):
+    def test_a_job_whose_node_has_died_lives_if_it_may_be_queued_again(self, cluster: RealCluster):
         """Slurm queues it again, while sacct calls it NODE_FAIL for some seconds."""
         job = cluster.submit("sleep 600", "--nodelist=n3")
+        other = cluster.submit("sleep 600", "--nodelist=n3", "--no-requeue")
         cluster.wait_for(job, "RUNNING")
+        cluster.wait_for(other, "RUNNING")
         cluster.kill("slurmd.n3")
         seen = watch(job, until=lambda state: state.restarts == 1)
         assert all(state.alive for state in seen)
         assert "PENDING" in {state.state for state in seen}
-
-    def test_a_job_that_must_not_be_queued_again_ends_with_its_node(self, cluster: RealCluster):
-        job = cluster.submit("sleep 600", "--nodelist=n3", "--no-requeue")
-        cluster.wait_for(job, "RUNNING")
-        cluster.kill("slurmd.n3")
-        seen = watch(job, until=lambda state: not state.alive)
-        assert seen[-1].state == "NODE_FAIL"
+        assert watch(other, until=lambda state: not state.alive)[-1].state == "NODE_FAIL"
 
     def test_no_controller(self, cluster: RealCluster, monkeypatch: pytest.MonkeyPatch):
         cluster.kill("slurmctld", signal.SIGTERM)
