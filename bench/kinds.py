@@ -1,4 +1,4 @@
-"""Kinds of cells, which differ in nothing but the seed, and families of kinds, which differ in numbers only."""
+"""Kinds: cells that differ in nothing but the seed. Families: kinds that differ in numbers only."""
 
 from dataclasses import dataclass, field
 from typing import Any

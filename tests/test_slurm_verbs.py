@@ -1,7 +1,9 @@
-"""The verbs on a real Slurm: what live jobs have is left to them, what is cancelled stays so, what dies is told."""
+"""The verbs on a real Slurm: what live jobs have is theirs, what is cancelled stays so, what dies is told."""
 
 import json
+import os
 import re
+import signal
 
 from tests.real_slurm import ON_SLURM, RealCluster, wait_for
 from tests.slurm_studies import Desk, desk, idle, let_all_go
@@ -48,7 +50,7 @@ def test_a_study_submitted_seen_cancelled_and_submitted_again(cluster: RealClust
             assert line.replace(submission, "SUBMISSION") in dry
 
         again = at.submit()
-        assert "cells with live jobs already" in again
+        assert "with live jobs already" in again
         assert "nothing to submit" in again
         seen = status(at)["jobs"]
         assert (seen["states"], seen["slurm"], seen["lost"]) == ({"running": 1}, "answers", [])
@@ -77,14 +79,17 @@ def test_what_a_killed_job_was_running_has_slurms_word_for_it(cluster: RealClust
     at = desk(tmp_path, cluster, STUDY)
     with let_all_go(at, ["held"]):
         at.submit("--cells-per-job", 3)
-        job = at.held("held")["SLURM_JOB_ID"]
-        cluster.ask("scancel", "--signal=KILL", job)
+        note = at.held("held")
+        os.kill(note["parent"], signal.SIGKILL)  # the process that watches the workers, and is the job
         idle(cluster)
     held = cell_of(at, "held")
     assert status(at)["jobs"]["lost"] == [held]
     record = at.records()[held]
     assert record["status"] == "killed"
-    assert re.search(rf"job {job} ended on \S+ while it ran this cell: FAILED", record["reason"]["message"])
+    assert re.search(
+        rf"job {note['SLURM_JOB_ID']} ended on \S+ while it ran this cell: FAILED",
+        record["reason"]["message"],
+    )
     at.submit()
     idle(cluster)
     wait_for(lambda: status(at)["states"] == {"ok": 3}, "the killed cell to be run again")
