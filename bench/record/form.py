@@ -79,7 +79,7 @@ def status_in(text: bytes, cell_id: str) -> str:
 
     Anything else is parsed; raises `UnreadableError`.
     """
-    # The keys are sorted: each is sought next to the one before, from the end, where what is long is left behind.
+    # Keys are sorted: each is sought next to another one, from the end, away from what is long.
     schema = text.rfind(_SCHEMA)
     cell = text.rfind(_CELL, 0, max(schema, 0))
     at = text.find(_STATUS, max(schema, 0)) + len(_STATUS)
