@@ -10,7 +10,7 @@ its family.
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import zip_longest
 from statistics import median
 from typing import Any
@@ -21,6 +21,7 @@ from bench import registry
 from bench.cells import Cell, canonical
 from bench.counts import Counts
 from bench.fake import Faker, faker
+from bench.kinds import Families, Family, Kind, shape, steps_of, with_steps
 from bench.measure import N_WARMUP
 from bench.plugin import Resources
 from bench.record import MEASURED, Record
@@ -50,20 +51,6 @@ class Prediction:
     how: str
 
 
-_Family = tuple[str, str, str | None]
-
-
-@dataclass(eq=False)
-class _Kind:
-    description: dict[str, Any]
-    problem: str
-    method: str
-    family: _Family
-    work: float | None = None  # seconds as guessed from oracle calls
-    done: list[str] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
-
-
 def predict(
     pending: Sequence[Cell], done: Iterable[Cell], read: Read, budget_s: float = BUDGET_S
 ) -> list[Prediction]:
@@ -74,9 +61,6 @@ def predict(
     return _Oracle(read, budget_s).predict(pending, done)
 
 
-_Families = dict[_Family, list[_Kind]]
-
-
 class _Oracle:
     def __init__(self, read: Read, budget_s: float):
         self._read, self._budget = read, budget_s
@@ -85,8 +69,8 @@ class _Oracle:
         self._shapes: dict[str, str] = {}
         self._plugins: dict[tuple[str, str], Any] = {}
         self._params: dict[str, int] = {}
-        self._kinds: dict[tuple[Any, ...], _Kind] = {}
-        self._blind: set[_Family] = set()  # whose memory fake tensors do not tell
+        self._kinds: dict[tuple[Any, ...], Kind] = {}
+        self._blind: set[Family] = set()  # whose memory fake tensors do not tell
 
     def predict(self, pending: Sequence[Cell], done: Iterable[Cell]) -> list[Prediction]:
         wanted = [self._kind(cell) for cell in pending]
@@ -96,7 +80,7 @@ class _Oracle:
                 kind.done.append(cell.id)
         for kind in self._kinds.values():
             kind.work = self._work(kind)
-        families: _Families = {}
+        families: Families = {}
         for kind in self._kinds.values():
             families.setdefault(kind.family, []).append(kind)
         pending_kinds = dict.fromkeys(wanted)
@@ -120,7 +104,7 @@ class _Oracle:
             known = self._texts[id(value)] = value, canonical(value)
         return known[1]
 
-    def _kind(self, cell: Cell) -> _Kind:
+    def _kind(self, cell: Cell) -> Kind:
         of = cell.description
         parts = [self._text(v) if isinstance(v, dict | list) else v for k, v in of.items() if k != "seed"]
         key = tuple(parts)
@@ -128,14 +112,14 @@ class _Oracle:
         if kind is None:
             problem, method = self._text(of["problem"]), self._text(of["method"])
             if method not in self._shapes:
-                self._shapes[method] = _shape(of["method"])
+                self._shapes[method] = shape(of["method"])
             family = (problem, self._shapes[method], of.get("engine"))
-            kind = self._kinds[key] = _Kind(of, problem, method, family)
+            kind = self._kinds[key] = Kind(of, problem, method, family)
         return kind
 
-    def _look(self, pending: Iterable[_Kind], families: _Families) -> None:
+    def _look(self, pending: Iterable[Kind], families: Families) -> None:
         """Read the records of done cells: of the pending kinds, and of some others of their families."""
-        others: dict[_Kind, None] = {}
+        others: dict[Kind, None] = {}
         for name in dict.fromkeys(kind.family for kind in pending):
             known = sorted((k for k in families[name] if k.done), key=lambda k: k.work or 0.0)
             others |= dict.fromkeys(known[:: max(1, len(known) // WITNESSES)])
@@ -159,7 +143,7 @@ class _Oracle:
                 self._plugins[kind, text] = None
         return self._plugins[kind, text]
 
-    def _n_params(self, kind: _Kind) -> int:
+    def _n_params(self, kind: Kind) -> int:
         if kind.problem not in self._params:
             problem = self._plugin("problem", kind.problem, kind.description["problem"])
             try:
@@ -168,7 +152,7 @@ class _Oracle:
                 self._params[kind.problem] = GUESSED_PARAMS
         return self._params[kind.problem]
 
-    def _work(self, kind: _Kind) -> float | None:
+    def _work(self, kind: Kind) -> float | None:
         """Seconds of a cell as guessed from the calls that its method declares."""
         method, of = self._plugin("method", kind.method, kind.description["method"]), kind.description
         n_params = self._n_params(kind)
@@ -186,7 +170,7 @@ class _Oracle:
         fixed = OVERHEAD_S + FRESH_PROCESS_S * ("resident" in of["passes"])
         return fixed + calls * (CALL_S + CALL_PER_NUMBER_S * n_params * of["n_tasks"])
 
-    def _asked(self, kind: _Kind) -> Resources:
+    def _asked(self, kind: Kind) -> Resources:
         """The most that a plugin of the kind asks for."""
         tables = (("problem", kind.problem), ("method", kind.method))
         plugins = [self._plugin(name, text, kind.description[name]) for name, text in tables]
@@ -197,7 +181,7 @@ class _Oracle:
             max((one.minutes for one in asked if one.minutes is not None), default=None),
         )
 
-    def _peaks(self, pending: Iterable[_Kind], families: _Families) -> dict[_Kind, int | None]:
+    def _peaks(self, pending: Iterable[Kind], families: Families) -> dict[Kind, int | None]:
         """Memory of the pending kinds: as seen, as faked, or that of the next larger kind of the family."""
         peaks = {kind: self._seen(kind) for kind in pending}
         rows = []
@@ -217,7 +201,7 @@ class _Oracle:
                 peaks[kind] = bound = bound if peaks[kind] is None else peaks[kind]
         return peaks
 
-    def _seen(self, kind: _Kind) -> int | None:
+    def _seen(self, kind: Kind) -> int | None:
         """What a kind's done cells added to a process at most; twice what was too much for one."""
         found = []
         for record in kind.records:
@@ -228,24 +212,24 @@ class _Oracle:
         known = [peak for peak in found if peak is not None]
         return self._with_references(max(known), kind) if known else None
 
-    def _with_references(self, peak: int, kind: _Kind) -> int:
+    def _with_references(self, peak: int, kind: Kind) -> int:
         """The peak with the accuracy pass: the method's references in float64, over stored iterates."""
         of = kind.description
         if "accuracy" not in of["passes"]:
             return peak
         wider = 1 if of["dtype"] == "float64" else 2
-        return wider * peak + 8 * 3 * _steps(of) * self._n_params(kind) * of["n_tasks"]
+        return wider * peak + 8 * 3 * steps_of(of) * self._n_params(kind) * of["n_tasks"]
 
-    def _fake(self, kind: _Kind, fake: Faker) -> int | None:
+    def _fake(self, kind: Kind, fake: Faker) -> int | None:
         if kind.description.get("device") != "cpu":
             return None
         of = kind.description
-        steps = _steps(of)
+        steps = steps_of(of)
         if steps <= MOST_STEPS_FAKED:
             peak = self._one_fake(of, fake)
         else:  # a step more adds the same again, or less
             few = (MOST_STEPS_FAKED // 2, MOST_STEPS_FAKED)
-            peaks = [self._one_fake(_with_steps(of, n), fake) for n in few]
+            peaks = [self._one_fake(with_steps(of, n), fake) for n in few]
             if peaks[0] is None or peaks[1] is None:
                 return None
             peak = peaks[1] + (peaks[1] - peaks[0]) * (steps - few[1]) // (few[1] - few[0])
@@ -255,30 +239,13 @@ class _Oracle:
         return fake.peak(of, min(self._left(1.0), LONGEST_FAKE * self._budget))
 
 
-def _steps(of: dict[str, Any]) -> int:
-    """The inner steps of a cell's method; 0 where it has none of a fixed number."""
-    steps = (of["method"].get("inner") or {}).get("steps")
-    return steps if isinstance(steps, int) else 0
-
-
-def _with_steps(of: dict[str, Any], steps: int) -> dict[str, Any]:
-    return of | {"method": of["method"] | {"inner": of["method"]["inner"] | {"steps": steps}}}
-
-
-def _shape(table: Any) -> str:
-    """What of a plugin's table is no number: its names and switches, and those of its parts."""
-    if isinstance(table, dict):
-        return "(" + ",".join(f"{key}={_shape(value)}" for key, value in sorted(table.items())) + ")"
-    return str(table) if isinstance(table, str | bool) or table is None else "#"
-
-
 def _weight(cost: Counts) -> float:
     """Oracle calls in units of an inner gradient."""
     grads = cost.inner_grads + cost.outer_grads
     return 0.5 * (cost.inner_values + cost.outer_values) + grads + 2.5 * cost.inner_hvps
 
 
-def _time(kind: _Kind, witnesses: Iterable[_Kind], asked: Resources) -> tuple[float, str]:
+def _time(kind: Kind, witnesses: Iterable[Kind], asked: Resources) -> tuple[float, str]:
     own = _seconds(kind)
     if own is not None:
         return own, "done cells"
@@ -292,11 +259,11 @@ def _time(kind: _Kind, witnesses: Iterable[_Kind], asked: Resources) -> tuple[fl
     return (kind.work, "oracle calls") if kind.work else (DEFAULT_S, "default")
 
 
-def _distance(one: _Kind, other: _Kind) -> float:
+def _distance(one: Kind, other: Kind) -> float:
     return abs(math.log(one.work / other.work)) if one.work and other.work else math.inf
 
 
-def _seconds(kind: _Kind) -> float | None:
+def _seconds(kind: Kind) -> float | None:
     """What a kind's done cells took; a cell that ran into its time limit took at least that."""
     taken = [r["seconds"] for r in kind.records if r["status"] in (*MEASURED, "timed_out")]
     return median(taken) if taken else None

@@ -232,8 +232,9 @@ def _is_on_gpu(cell: Cell) -> bool:
 def _too_large(study: str, cell: Cell, demand: _Demand, profile: Profile) -> Record:
     most = profile.most_memory_gb - DRIVER_GB
     message = (
-        f"needs {demand.memory_gb:.1f} GB ({demand.how}), and a worker gets at most {most:.1f} GB in a job of "
-        f"profile {profile.name} (most_memory_gb = {profile.most_memory_gb:g}); a profile with more takes it up again"
+        f"needs {demand.memory_gb:.1f} GB ({demand.how}), and a worker gets at most {most:.1f} GB in a job "
+        f"of profile {profile.name} (most_memory_gb = {profile.most_memory_gb:g}); a profile with more takes "
+        "it up again"
     )
     reason = {"message": message, "type": TOO_LARGE, "traceback": None}
     return unmeasured(study, cell.id, cell.description, "declined", reason, 0.0)

@@ -1,5 +1,6 @@
 """The store: records survive damaged files, full disks and other writers."""
 
+import contextlib
 import errno
 import json
 import math
@@ -12,6 +13,7 @@ import pytest
 from bench import disk
 from bench.errors import UsageError
 from bench.record import Store, StoreError, find, unmeasured
+from bench.record import store as store_module
 from bench.record.fallback import VARIABLE
 from tests.toy_records import CELL, a_record, break_folder, everything, fails_with
 
@@ -339,3 +341,66 @@ def test_find_looks_in_all_studies(tmp_path):
         ("two", "ac" * 8),
     ]
     assert find(tmp_path, "[") == []
+
+
+@pytest.mark.parametrize("step", ["create", "take"])
+def test_a_writer_that_is_a_moment_late_loses_nothing(store, monkeypatch, step):
+    """Another one stores an ok record after this one has looked, and before it makes or takes the file."""
+    if step == "take":
+        store.write(a_record(status="error"))
+    real = getattr(store_module, step)
+
+    def late(*arguments):
+        monkeypatch.undo()
+        Store(store.root, "demo").write(a_record(value=1.0))
+        return real(*arguments)
+
+    monkeypatch.setattr(store_module, step, late)
+    assert store.write(a_record(value=2.0)).parent == store.folder / "repeated"
+    assert store.records() == [a_record(value=1.0)]
+    assert store.repeated() == [("a" * 16, False)]
+    assert len(everything(store.root)) == 2
+
+
+def test_a_writer_that_is_late_for_a_record_that_was_compacted_at_once(store, monkeypatch):
+    real = store_module.create
+
+    def late(*arguments):
+        monkeypatch.undo()
+        other = Store(store.root, "demo")
+        other.write(a_record(value=1.0))
+        other.compact()
+        return real(*arguments)
+
+    monkeypatch.setattr(store_module, "create", late)
+    store.write(a_record(value=2.0))
+    assert store.records() == [a_record(value=1.0)]
+    assert store.repeated() == [("a" * 16, False)]
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+@pytest.mark.parametrize("operation", ["rename", "link", "unlink", "fsync"])
+@pytest.mark.parametrize("after", [0, 1])
+def test_crash_while_a_failed_record_makes_way(store, monkeypatch, operation, after):
+    store.write(a_record(status="error"))
+    calls, real = [], getattr(os, operation)
+
+    def crash(*arguments):
+        if len(calls) >= after:
+            raise Crash
+        calls.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(os, operation, crash)
+    with contextlib.suppress(Crash):
+        store.write(a_record(value=2.0))
+    monkeypatch.undo()
+    for _ in range(2):
+        assert store.records() in ([a_record(status="error")], [a_record(value=2.0)])
+        assert len(store.ids()) == 1
+        store.compact()
+    assert store.repeated() == []
+    assert store.write(a_record(value=3.0)).parent.name in ("records", "repeated")

@@ -94,7 +94,8 @@ def _format_of(output: str | None) -> str:
 
 def _content(found: list[dict[str, Any]], format: str) -> bytes:
     if format == "json":
-        return json.dumps(found, indent=1, ensure_ascii=False).encode() + b"\n"
+        lines = ",\n".join(json.dumps(record, ensure_ascii=False) for record in found)  # one record a line
+        return f"[\n{lines}\n]\n".encode()
     from analysis.table import frame
 
     if format == "csv":

@@ -31,17 +31,26 @@ class Text(NamedTuple):
         return hashlib.sha256(self.content).digest()
 
 
-def read_text(path: Path) -> Text | None:
+def read_text(path: str | Path) -> Text | None:
     """The content of a file; None if there is none, `UnreadableError` if it is a folder."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            return Text(file.readall(), os.fstat(file.fileno()).st_mtime_ns)
+        descriptor = os.open(path, os.O_RDONLY)  # half the time of an object for the file
     except FileNotFoundError:  # compacted or set aside by another process just now
         return None
+    except OSError as error:
+        raise failed("read", Path(path), error) from error
+    try:
+        stat = os.fstat(descriptor)
+        content = os.read(descriptor, stat.st_size + 1)
+        while more := os.read(descriptor, stat.st_size) if len(content) < stat.st_size else b"":
+            content += more
     except IsADirectoryError:
         raise UnreadableError("is a folder") from None
     except OSError as error:
-        raise failed("read", path, error) from error
+        raise failed("read", Path(path), error) from error
+    finally:
+        os.close(descriptor)
+    return Text(content, stat.st_mtime_ns)
 
 
 def take(path: Path, digest: bytes) -> Path | None:
@@ -85,12 +94,11 @@ class Loose:
 
     def read(self, name: str, make: Callable[[bytes, str], T]) -> tuple[Text, T] | None:
         """A file's text and what ``make`` makes of it and the cell's id; None if it is gone or damaged."""
-        path = self.folder / name
         try:
-            text = read_text(path)
+            text = read_text(f"{self.folder}/{name}")
             return text and (text, make(text.content, name.partition(".")[0]))
         except UnreadableError as error:
-            self._damaged(path, str(error))
+            self._damaged(self.folder / name, str(error))
             return None
 
     def each(
