@@ -32,7 +32,7 @@ demo: install
 	$(BIN)/metabench report demo --output results/demo/report.html
 
 test: install
-	$(BIN)/python -m pytest -n auto --benchmark-disable
+	$(BIN)/python -m pytest -n auto --dist loadgroup --benchmark-disable
 
 # Without the options of pyproject.toml: types that are checked at run time take time too.
 bench: install

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bench.bilevel import Bilevel
 from bench.counts import Counts
-from bench.plugin import Declined, InvalidValueError, Plugin, require
+from bench.plugin import Declined, InvalidValueError, Plugin, Resources, require
 from bench.products import fused
 from bench.tasks import Batching, Network, PerTask, Problem, Split, Tasks, Vector, Vectors, finite
 
@@ -44,6 +44,7 @@ __all__ = [
     "Plugin",
     "Preconditioner",
     "Problem",
+    "Resources",
     "Solution",
     "Split",
     "State",

@@ -1,8 +1,23 @@
 """A method on a few tasks at a time: what it keeps for each of its tasks is held for those few only."""
 
+from typing import Any
+
 import torch
 
-from bench.api import Bilevel, Estimate, Method
+from bench.api import Bilevel, Estimate, Method, Problem
+
+
+def asked(description: dict[str, Any], problem: Problem, method: Method) -> int:
+    """How many tasks at a time a cell's method is given."""
+    return description.get("tasks_at_once") or usual(problem, method, description["n_tasks"])
+
+
+def usual(problem: Problem, method: Method, n_tasks: int) -> int:
+    """The same where a cell does not say it: one where the problem's losses run one by one anyway, else all.
+
+    A library outside torch has a loop of its own.
+    """
+    return 1 if problem.batching == "loop" and method.in_torch else n_tasks
 
 
 def estimate(method: Method, bilevel: Bilevel, at_once: int) -> Estimate:

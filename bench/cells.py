@@ -9,7 +9,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Union
@@ -22,8 +22,14 @@ from bench.toml_lines import Way
 # Part of every description. Raise it when a metric changes its meaning, so that old records are not reused.
 CONTRACT = 1
 
+# No part of a description, so that cells from before these settings keep their ids.
+_LEFT_OUT = (("engine", "eager"), ("tasks_at_once", None))
+
 # What neighbours in the list of cells share, most important first: draws of tasks and reference gradients.
 _SHARED = ("problem", "seed", "n_tasks", "split", "dtype")
+
+# Single values of a description that a study may cross, in the order in which they are.
+_SETTINGS = ("seed", "n_tasks", "split", "dtype", "device", "threads")
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,20 @@ class _Part:
         return (*self.origin[keys[:n]], *keys[n:])
 
 
+@dataclass(frozen=True)
+class _Setting:
+    """One value of a description; ``text`` is `canonical` of it with its key, empty where it is left out."""
+
+    value: Any
+    text: str
+    inner: str  # of a method: its inner solver
+
+    @classmethod
+    def of(cls, key: str, value: Any) -> "_Setting":
+        text = "" if (key, value) in _LEFT_OUT else canonical({key: value})[1:-1]
+        return cls(value, text, canonical(value.get("inner")) if key == "method" else "")
+
+
 def canonical(value: Any) -> str:
     """JSON with sorted keys and exact floats: equal for equal values, on every machine."""
     return json.dumps(_exact(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -54,7 +74,7 @@ def canonical(value: Any) -> str:
 
 def cell_id(description: dict[str, Any]) -> str:
     """16 hexadecimal digits that stand for the description."""
-    return hashlib.sha256(canonical(description).encode()).hexdigest()[:16]
+    return _hash(canonical(description))
 
 
 def expand(spec: Spec) -> list[Cell]:
@@ -63,17 +83,21 @@ def expand(spec: Spec) -> list[Cell]:
     Builds every plugin once, so that a wrong name, field or value is found before anything runs. Raises
     `UsageError` with the file and line.
     """
-    cells = {cell.id: cell for sweep in spec.sweeps for cell in _sweep_cells(spec, sweep)}
+    cells: dict[str, tuple[Cell, tuple[str, ...]]] = {}
+    for sweep in spec.sweeps:
+        for cell, shared in _sweep_cells(spec, sweep):
+            cells.setdefault(cell.id, (cell, shared))
     # Sorted by what they share; among values, the one that the study names first comes first.
-    columns = zip(*map(_shared, cells.values()), strict=True)
-    ranks = [{value: -rank for rank, value in enumerate(reversed(column))} for column in columns]
-    order = {c.id: [r[v] for r, v in zip(ranks, _shared(c), strict=True)] for c in cells.values()}
-    return sorted(cells.values(), key=lambda cell: order[cell.id])
+    columns = zip(*(shared for _, shared in cells.values()), strict=True)
+    ranks = [{value: rank for rank, value in enumerate(dict.fromkeys(column))} for column in columns]
+    ordered = sorted(
+        cells.values(), key=lambda pair: [rank[value] for rank, value in zip(ranks, pair[1], strict=True)]
+    )
+    return [cell for cell, _ in ordered]
 
 
-def _shared(cell: Cell) -> tuple[str, ...]:
-    parts = [cell.description[key] for key in _SHARED] + [cell.description["method"].get("inner")]
-    return tuple(map(canonical, parts))
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _exact(value: Any) -> Any:
@@ -84,32 +108,31 @@ def _exact(value: Any) -> Any:
     return [_exact(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _sweep_cells(spec: Spec, sweep: Sweep) -> Iterator[Cell]:
+def _sweep_cells(spec: Spec, sweep: Sweep) -> Iterator[tuple[Cell, tuple[str, ...]]]:
+    """The cells of a crossing, each with what it shares with its neighbours, as texts."""
     _plugins(spec, sweep, "inner", {})  # checked even where no method takes it
     given = {"inner": (list(sweep.inner), sweep.where["inner"])} if sweep.inner else {}
-    problems = _plugins(spec, sweep, "problem", {})
-    methods = _plugins(spec, sweep, "method", given)
-    settings = (sweep.seeds, sweep.n_tasks, sweep.split, sweep.dtype, sweep.device, sweep.threads)
-    crossed = product(problems, methods, *settings, sweep.engine, sweep.tasks_at_once)
-    for problem, method, seed, n_tasks, split, dtype, device, threads, engine, at_once in crossed:
-        description = {
-            "problem": problem,
-            "method": method,
-            "seed": seed,
-            "n_tasks": n_tasks,
-            "split": split,
-            "dtype": dtype,
-            "device": device,
-            "threads": threads,
-            "passes": list(sweep.passes),
-            "repeats": sweep.repeats,
-            "contract": CONTRACT,
-        }
-        if engine != "eager":  # left out where nothing is compiled
-            description["engine"] = engine
-        if at_once is not None:
-            description["tasks_at_once"] = at_once
-        yield Cell(cell_id(description), description)
+    values: dict[str, Sequence[Any]] = {
+        "problem": _plugins(spec, sweep, "problem", {}),
+        "method": _plugins(spec, sweep, "method", given),
+        **{key: getattr(sweep, f"{key}s" if key == "seed" else key) for key in _SETTINGS},
+        "passes": (list(sweep.passes),),
+        "repeats": (sweep.repeats,),
+        "contract": (CONTRACT,),
+        "engine": sweep.engine,
+        "tasks_at_once": sweep.tasks_at_once,
+    }
+    # Every value becomes text once, not once a cell: an id is the hash of these texts in the order of keys.
+    columns = [[_Setting.of(key, value) for value in column] for key, column in values.items()]
+    keys = list(values)
+    sorted_keys = sorted(range(len(keys)), key=keys.__getitem__)
+    shared_keys = [keys.index(key) for key in _SHARED]
+    method = keys.index("method")
+    for row in product(*columns):
+        description = {key: setting.value for key, setting in zip(keys, row, strict=True) if setting.text}
+        text = ",".join(row[k].text for k in sorted_keys if row[k].text)
+        shared = (*(row[k].text for k in shared_keys), row[method].inner)
+        yield Cell(_hash(f"{{{text}}}"), description), shared
 
 
 def _plugins(spec: Spec, sweep: Sweep, kind: str, given: dict[str, tuple[Any, Way]]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Cores of their own for the workers of a sweep, as many as their cells have threads.
+"""Cores, and CUDA devices, of their own for the workers of a sweep, as many as their cells have threads.
 
 A library may start as many threads as its process may use cores, whatever torch was told: JAX does. A thread
 keeps the cores of the thread that starts it, so the binding has to come before. A pool that one cell has
@@ -31,6 +31,13 @@ def deal(workers: int, threads: int) -> list[list[int]]:
         busy = dict(enumerate(psutil.cpu_percent(SAMPLE_S, percpu=True)))
         ours.sort(key=lambda core: busy.get(core, 0.0))
     return [ours[i * threads : (i + 1) * threads] for i in range(workers)]
+
+
+def devices(workers: int) -> list[str | None]:
+    """For each worker its share of the CUDA devices of this process; None where they do not suffice."""
+    ours = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
+    share = len(ours) // workers if workers else 0
+    return [",".join(ours[i * share : (i + 1) * share]) if share else None for i in range(workers)]
 
 
 @contextmanager

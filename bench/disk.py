@@ -1,15 +1,20 @@
 """Files that many processes share: written as a whole or not at all, and errors that name the path."""
 
 import os
+import re
 import socket
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from errno import EMLINK, ENOSYS, ENOTSUP, EOPNOTSUPP, EPERM
 from pathlib import Path
 
 from bench.errors import UsageError
 
 LITTER_AGE_S = 3600.0  # a temporary file lives for milliseconds; one of this age has lost its writer
+_NO_LINKS = (EPERM, EMLINK, ENOSYS, ENOTSUP, EOPNOTSUPP)  # what file systems without hard links answer
+_LITTER = re.compile(r"\..+\.\d+\.[0-9a-f]{32}\.tmp")  # as `beside` names files
 Stamp = tuple[int, int, int]
 
 
@@ -30,37 +35,85 @@ def write_whole(path: Path, content: bytes) -> None:
 
     Raises `StoreError`, and leaves nothing behind, where that is not possible.
     """
-    # The name is unique over processes and machines; the same folder makes the replacement one step.
-    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        with beside(path) as part:
+            write_new(part, content)
+            os.replace(part, path)
     except OSError as error:
         raise failed("write", path, error) from error
+    sync_folder(path.parent)
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """The name for a temporary file in the folder of ``path``, which is made; no such file is left behind.
+
+    The name is unique over processes and machines; the same folder makes a replacement one step.
+    """
+    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-    with suppress(OSError):  # not every file system can sync a folder
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
-def files(folder: Path, ending: str) -> list[Path]:
-    """The files of a folder, sorted; none if there is no such folder."""
+def write_new(path: Path, content: bytes) -> None:
+    """Make a file that does not exist yet and have it on the disk. Raises `OSError`."""
+    with open(path, "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def create(part: Path, path: Path) -> None:
+    """Give the finished file ``part`` the name ``path``, unless there is such a file: `FileExistsError`."""
     try:
-        with os.scandir(folder) as entries:
-            return sorted(Path(entry) for entry in entries if entry.name.endswith(ending))
+        os.link(part, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # Claims the name in one step; who comes upon the claim, which is empty, takes it for damaged.
+        with open(path, "xb"):
+            pass
+        try:
+            os.replace(part, path)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk; not every file system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def names(folder: Path) -> list[str]:
+    """The names in a folder, sorted, without those that begin with a dot; none if there is no such folder."""
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except FileNotFoundError:
         return []
     except OSError as error:
         raise failed("read", folder, error) from error
+
+
+def litter(folder: Path) -> list[Path]:
+    """The temporary files in a folder whose writers died long ago."""
+    old = []
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            if _LITTER.fullmatch(entry.name):
+                with suppress(OSError):  # gone
+                    if time.time() - entry.stat().st_mtime > LITTER_AGE_S:
+                        old.append(Path(entry))
+    return sorted(old)
 
 
 def stamp_of(path: Path) -> Stamp | None:
@@ -72,11 +125,3 @@ def stamp_of(path: Path) -> Stamp | None:
     except OSError as error:
         raise failed("read", path, error) from error
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
-def discard_litter(folder: Path) -> None:
-    """Remove what writers that died long ago have left in a folder."""
-    for path in files(folder, ".tmp"):
-        with suppress(OSError):  # gone, or not ours to remove: it does no harm
-            if time.time() - path.stat().st_mtime > LITTER_AGE_S:
-                path.unlink()

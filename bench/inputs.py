@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from bench import registry
 from bench.api import Bilevel, Declined, Estimate, Method, Problem, Tasks, Vector
-from bench.at_once import estimate
+from bench.at_once import asked, estimate
 from bench.compiled import Engine
 
 
@@ -73,16 +73,8 @@ def prepare(description: dict[str, Any]) -> Prepared:
     # A copy: a method that writes into its input must not change what the next cell gets.
     own = meta.to(device, dtype, copy=True)
     engine = Engine() if is_compiled(description) else None
-    few = description.get("tasks_at_once") or at_once(problem, method, len(tasks))
+    few = asked(description, problem, method)
     return Prepared(problem, method, tasks.to(dtype, device), own, seeds, few, engine)
-
-
-def at_once(problem: Problem, method: Method, n_tasks: int) -> int:
-    """How many tasks at a time unless the cell says it: one where the problem's losses run one by one anyway.
-
-    A library outside torch has a loop of its own.
-    """
-    return 1 if problem.batching == "loop" and method.in_torch else n_tasks
 
 
 def exact(key: str) -> Bilevel:

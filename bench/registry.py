@@ -140,6 +140,7 @@ def unavailable(plugin: Plugin | type[Plugin]) -> str | None:
     return plugin.lacks()
 
 
+@cache  # resolving names takes long, and a study asks for every value that it crosses
 def field_types(cls: type) -> dict[str, tuple[Field, Any]]:
     """Field name -> (dataclass field, resolved type)."""
     hints = typing.get_type_hints(cls)

@@ -14,6 +14,7 @@ import torch
 
 from bench import accuracy, cores, inputs, measure, registry
 from bench.api import Bilevel
+from bench.at_once import usual
 from bench.cells import Cell
 from bench.failures import classify
 from bench.record import SCHEMA, Record, timestamp
@@ -125,7 +126,7 @@ def _time(cell: inputs.Prepared, description: dict[str, Any]) -> dict[str, Any]:
     if "inner" in description["method"]:
         table["inner"] = description["method"]["inner"]
     method = registry.build("method", table)
-    at_once = inputs.at_once(cell.problem, method, len(cell.tasks))
+    at_once = usual(cell.problem, method, len(cell.tasks))
     reference = replace(cell, method=method, engine=None, at_once=at_once)
     times = measure.time_interleaved(cell.run, reference.run, description["repeats"], cell.device)
     return {**times, "reference": registry.describe(method)}

@@ -13,16 +13,18 @@ from bench.cells import Cell
 from bench.cores import bound
 from bench.disk import StoreError
 from bench.failures import classify
-from bench.processes import die_with_parent
+from bench.processes import die_with_parent, ignore_scheduler
 from bench.record import Record, Store, unmeasured
 
 Runner = Callable[[Cell, str], Record]
 
 
-def measure(cell: Cell, store: Store, runner: Runner, cores: Sequence[int] = ()) -> Record:
+def measure(
+    cell: Cell, store: Store, runner: Runner, cores: Sequence[int] = (), replace: bool = False
+) -> Record:
     """Run one cell and store its record, one of the failure if it fails. Only `StoreError` passes.
 
-    On the CPU it runs on as many of ``cores`` as it has threads.
+    On the CPU it runs on as many of ``cores`` as it has threads. ``replace`` as in `Store.write`.
     """
     start = time.monotonic()
     own = cores if cell.description["device"] == "cpu" else ()
@@ -31,22 +33,36 @@ def measure(cell: Cell, store: Store, runner: Runner, cores: Sequence[int] = ())
             record = runner(cell, store.study)
         if record["id"] != cell.id:
             raise ValueError(f"the runner was given cell {cell.id} and returned a record of {record['id']}")
-        store.write(record)
+        store.write(record, replace)
     except StoreError:
         raise
     except Exception as error:  # noqa: BLE001  one cell never ends a sweep
         status, reason = classify(error)
         seconds = time.monotonic() - start
         record = unmeasured(store.study, cell.id, cell.description, status, reason, seconds)
-        store.write(record)
+        store.write(record, replace)
     return record
 
 
-def work(pipe: Connection, root: Path, study: str, runner: Runner, cores: Sequence[int]) -> None:
+def work(
+    pipe: Connection,
+    root: Path,
+    study: str,
+    runner: Runner,
+    cores: Sequence[int],
+    replace: bool,
+    leased: bool,
+    devices: str | None,
+) -> None:
     """The life of a worker on ``cores``: ("ready", None), then for every cell received ("done", record).
 
     ("store", message) means that records cannot be written. Ends when the pipe does or the parent dies.
+    ``leased`` leaves a scheduler's signals to the parent; ``devices`` are the CUDA devices it is to see.
     """
+    if leased:
+        ignore_scheduler()
+    if devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices  # CUDA reads it at first use
     os.setsid()  # a group of its own: Ctrl-C is the parent's to handle, and its helpers can be killed with it
     os.dup2(2, 1)  # what a plugin prints must not mix with the parent's output
     die_with_parent()
@@ -59,7 +75,7 @@ def work(pipe: Connection, root: Path, study: str, runner: Runner, cores: Sequen
         except EOFError:
             return
         try:
-            pipe.send(("done", measure(cell, store, runner, cores)))
+            pipe.send(("done", measure(cell, store, runner, cores, replace)))
         except StoreError as error:
             pipe.send(("store", str(error)))
 

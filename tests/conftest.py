@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.record.fallback import VARIABLE
 from tests.command_line import TINY, metabench
+from tests.real_slurm import RealCluster, the_cluster
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +40,30 @@ def fresh(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
+def own_fallback(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Records that cannot be written go to a folder of this test run."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path_factory.getbasetemp() / "fallback"))
+
+
+@pytest.fixture(autouse=True)
 def one_thread():
     """Sums in one order, so that a test's numbers do not depend on the machine's cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def slurm_once() -> Iterator[RealCluster]:
+    """A real Slurm; skips where it is not installed."""
+    with the_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(slurm_once: RealCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealCluster]:
+    """That Slurm without jobs, for this test's process and whatever it starts."""
+    monkeypatch.setenv("SLURM_CONF", slurm_once.environment["SLURM_CONF"])
+    yield slurm_once
+    slurm_once.clean()

@@ -280,6 +280,16 @@ def test_a_setting_below_a_method_gets_a_hint(tmp_path):
         cells(tmp_path, 'problem = "toy"\n[[method]]\nname = "plain"\nseeds = 3')
 
 
+@pytest.mark.parametrize("text", ['engine = ["eager", "compiled"]\n', "repeats = 3\n", "threads = [2, 1]\n"])
+def test_the_id_is_that_of_the_description(tmp_path, text):
+    """`expand` puts it together from texts of the values."""
+    crossed = 'problem = {name = "toy", condition = [6.0, 0.1e2]}\nmethod = ["parts", "plain"]\nseeds = 2\n'
+    found = cells(tmp_path, text + crossed)
+    assert len(found) >= 8
+    assert all(cell.id == cell_id(cell.description) for cell in found)
+    assert all(("engine" in c.description) == (c.description.get("engine") == "compiled") for c in found)
+
+
 def test_cells_with_the_same_id_are_equal():
     one, two = Cell("a", {"x": 1}), Cell("a", {"x": 1})
     assert len({one, two}) == 1

@@ -158,7 +158,7 @@ def test_show_of_a_failure_has_the_traceback(measured: Path):
     store = Store("results", "tiny")
     record = store.records()[0]
     reason = {"message": "no such luck", "type": "ValueError", "traceback": "Traceback: line 7"}
-    store.write(record | {"status": "error", "reason": reason, "accuracy": None})
+    store.write(record | {"status": "error", "reason": reason, "accuracy": None}, replace=True)
     result = metabench("show", record["id"])
     assert "ValueError: no such luck" in result.out
     assert "Traceback: line 7" in result.out

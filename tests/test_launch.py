@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,12 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench import cores, launch
+from bench import cores, launch, pool, processes
 from bench.cells import Cell
+from bench.chunks import Chunks
 from bench.errors import UsageError
-from bench.launch import Chunks, run_cells, todo
+from bench.launch import run_cells, todo
+from bench.pool import Lease
 from bench.record import Store, StoreError
-from tests.toy_plugins import Unloadable, core_runner, toy_cell, toy_record, toy_runner, wrong_record
+from tests.toy_plugins import HOARD, Unloadable, core_runner, toy_cell, toy_record, toy_runner, wrong_record
 
 PATIENCE_S = 120.0  # for a slow machine; nothing here takes that long
 
@@ -243,10 +246,89 @@ def test_workers_end_when_their_parent_is_killed(store, tmp_path):
 
 def test_workers_that_cannot_start_end_the_sweep(store, monkeypatch):
     """Instead of being started for ever, or taking the blame to the cells."""
-    monkeypatch.setattr(launch, "MOST_IDLE_DEATHS", 1)
+    monkeypatch.setattr(pool, "MOST_IDLE_DEATHS", 1)
     with pytest.raises(UsageError, match=r"die before they get a cell; the last one .* exit code 7"):
         run_cells([toy_cell(0)], store, jobs=1, runner=Unloadable())
     assert store.ids() == {}
+
+
+def test_a_worker_that_outgrows_its_share_is_ended(store, tmp_path):
+    """With both numbers in the record; what earlier cells have left behind is not the next one's fault."""
+    hoard, keep = (
+        toy_cell(1, "hoard", tmp_path),
+        [toy_cell(2, "keep", tmp_path), toy_cell(3, "keep", tmp_path)],
+    )
+    told = []
+    statuses = run_cells(
+        [toy_cell(0), hoard, *keep, toy_cell(4)],
+        store,
+        on_event=lambda kind, cell, record: told.append((kind, cell)),
+        runner=toy_runner,
+        lease=Lease(memory=HOARD),
+    )
+    assert statuses == Counter(ok=4, out_of_memory=1)
+    record = store.read(hoard.id)
+    assert record["reason"]["type"] == "MemoryLimit"
+    assert re.fullmatch(r"ended at [0-9.]+ GiB .*, above the 0\.78 GiB that .*", record["reason"]["message"])
+    assert record["reason"]["resident_bytes"] > HOARD
+    assert not alive(pid_in(tmp_path / "hoard-1"))
+    assert told.count(("start", hoard)) == 2  # in a worker of its own before it is blamed
+    assert told.count(("given_up", hoard)) == 1
+
+
+def test_a_lease_that_ends_lets_running_cells_finish(store, tmp_path):
+    """What is running when the end is known is finished if it can be; nothing else is begun."""
+    cells = [toy_cell(0, "nap", tmp_path), toy_cell(1, "sleep", tmp_path), toy_cell(2), toy_cell(3)]
+    end: list[float] = []
+    told = []
+
+    def on_event(kind, cell, record):
+        told.append((kind, cell))
+        if kind == "start" and len(told) == 2:
+            end.append(time.monotonic() + 6.0)
+
+    lease = Lease(until=lambda: end[0] if end else None)
+    statuses = run_cells(cells, store, jobs=2, on_event=on_event, runner=toy_runner, lease=lease)
+    assert statuses == Counter(ok=1)
+    assert store.ids() == {cells[0].id: "ok"}
+    assert told[-1] == ("given_up", cells[1])
+    assert {cell for _, cell in told} == set(cells[:2])
+    assert not alive(pid_in(tmp_path / "sleep-1"))
+
+
+def test_a_lease_may_leave_cells_out_and_takes_signals_from_workers(store, tmp_path):
+    cells = [toy_cell(seed) for seed in range(3)] + [toy_cell(3, "nap", tmp_path)]
+
+    def signal_all(kind, cell, record):
+        if kind == "start" and cell == cells[3]:
+            wait_for((tmp_path / "nap-3").exists)
+            for number in (signal.SIGUSR2, signal.SIGTERM):
+                os.kill(int((tmp_path / "nap-3").read_text()), number)
+
+    lease = Lease(wanted=lambda cell: cell != cells[1], bind=False)
+    assert run_cells(cells, store, on_event=signal_all, runner=toy_runner, lease=lease) == Counter(ok=3)
+    assert set(store.ids()) == {cell.id for cell in cells} - {cells[1].id}
+
+
+def test_cuda_devices_are_shared_out(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,GPU-a,2,3,7")
+    assert cores.devices(2) == ["0,GPU-a", "2,3"]
+    assert cores.devices(6) == [None] * 6
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert cores.devices(2) == [None, None]
+
+
+def test_memory_of_a_process_is_that_of_its_family():
+    script = "import subprocess; subprocess.run(['sh', '-c', 'sleep 600; true'])"
+    with subprocess.Popen([sys.executable, "-c", script], start_new_session=True) as process:
+        try:
+            wait_for(lambda: len(psutil.Process(process.pid).children(recursive=True)) == 2)
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            expected = sum(one.memory_info().rss for one in family)
+            assert processes.resident_bytes(process.pid) == pytest.approx(expected, rel=0.05)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert processes.resident_bytes(process.pid) == 0
 
 
 def test_chunks_keep_groups_together_and_leave_nobody_idle():

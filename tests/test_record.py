@@ -1,38 +1,23 @@
-"""The store: records survive damaged files, full disks, other writers and crashes."""
+"""The store: records survive damaged files, full disks and other writers."""
 
+import contextlib
 import errno
 import json
 import math
 import os
+import re
 import threading
-from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from bench import disk, record
+from bench import disk
 from bench.errors import UsageError
-from bench.record import SCHEMA, STATUSES, Store, StoreError, find, unmeasured
+from bench.record import Store, StoreError, find, unmeasured
+from bench.record import store as store_module
+from bench.record.fallback import VARIABLE
+from tests.toy_records import CELL, a_record, break_folder, everything, fails_with
 
-CELL = {"problem": {"name": "sinusoid"}, "method": {"name": "fomaml"}, "seed": 0}
-
-
-def a_record(cell_id: str = "a" * 16, status: str = "ok", value: float = 1.0) -> dict:
-    return {
-        "schema": SCHEMA,
-        "id": cell_id,
-        "study": "demo",
-        "cell": CELL,
-        "status": status,
-        "reason": None,
-        "accuracy": {"x": [value]},
-    }
-
-
-def everything(folder: Path) -> list[str]:
-    """All files below a folder, hidden ones too."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+HEX = "0" * 32
 
 
 @pytest.fixture
@@ -57,10 +42,38 @@ def test_an_empty_store_is_empty_and_reading_makes_no_folder(store):
     assert not store.folder.exists()
 
 
-def test_later_writes_win(store):
+def test_a_later_record_takes_the_place_of_a_failed_one(store):
+    store.write(a_record(value=1.0, status="error"))
+    store.write(a_record(value=2.0, status="killed"))
+    assert store.records() == [a_record(value=2.0, status="killed")]
+    store.write(a_record(value=3.0))
+    assert store.records() == [a_record(value=3.0)]
+    assert everything(store.root) == [f"demo/records/{'a' * 16}.json"]
+    assert store.repeated() == []
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.parametrize("status", ["ok", "error"])
+def test_an_ok_record_stays_and_the_next_is_reported(store, compacted, status):
     store.write(a_record(value=1.0))
-    store.write(a_record(value=2.0, status="non_finite"))
-    assert store.records() == [a_record(value=2.0, status="non_finite")]
+    if compacted:
+        store.compact()
+    for _ in range(2):  # the same record again is kept once
+        path = store.write(a_record(value=2.0, status=status))
+    assert path.parent == store.folder / "repeated"
+    assert re.fullmatch("a{16}[.][0-9a-f]{32}[.]json", path.name)
+    assert json.loads(path.read_text()) == a_record(value=2.0, status=status)
+    assert store.records() == [a_record(value=1.0)]
+    assert store.repeated() == [("a" * 16, False)]
+    store.write(a_record(value=2.0), replace=True)
+    assert store.read("a" * 16) == a_record(value=2.0)
+    assert store.ids() == {"a" * 16: "ok"}
+
+
+def test_repeated_records_agree_up_to_times(store):
+    store.write(a_record() | {"seconds": 1.0})
+    store.write(a_record() | {"seconds": 2.0})
+    assert store.repeated() == [("a" * 16, True)]
 
 
 def test_numbers_that_json_lacks_are_null(store):
@@ -127,6 +140,9 @@ def test_damaged_file_is_set_aside(store, kind, reading):
     path.write_bytes(damaged)
     if reading == "read":
         assert store.read("a" * 16) is None
+    elif (reading, kind) == ("ids", "part"):  # they look no deeper
+        assert len(store.ids()) == 2
+        return
     else:
         assert len(getattr(store, reading)()) == 1
     (line,) = store.set_aside
@@ -149,13 +165,6 @@ def test_the_same_cell_can_be_set_aside_twice(store):
     assert sorted(p.read_bytes() for p in (store.folder / "set_aside").iterdir()) == [b"1", b"2"]
 
 
-def fails_with(code: int):
-    def fail(*args, **kwargs):
-        raise OSError(code, os.strerror(code))
-
-    return fail
-
-
 def test_damaged_file_in_a_folder_that_cannot_be_written(store, monkeypatch):
     store.write(a_record()).write_bytes(b"{")
     store.write(a_record("c" * 16))
@@ -166,19 +175,61 @@ def test_damaged_file_in_a_folder_that_cannot_be_written(store, monkeypatch):
     assert "stays where it is (Read-only file system)" in line
 
 
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
-def test_full_or_read_only_disk(store, monkeypatch, call, code):
-    path = store.write(a_record(value=1.0))
-    monkeypatch.setattr(os, call, fails_with(code))
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_record_that_cannot_be_written_is_kept_elsewhere(store, tmp_path, monkeypatch, code, replace):
+    path = store.write(a_record(value=1.0, status="error"))
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "spare room"))
+    break_folder(monkeypatch, store.folder, code)
     with pytest.raises(StoreError) as caught:
-        store.write(a_record(value=2.0))
-    monkeypatch.undo()
-    assert str(path) in str(caught.value)
-    assert os.strerror(code) in str(caught.value)
+        store.write(a_record(value=2.0), replace)
     assert isinstance(caught.value, UsageError)  # one block for the user, no traceback
-    assert everything(store.root) == [f"demo/records/{'a' * 16}.json"]  # no litter
-    assert store.read("a" * 16) == a_record(value=1.0)
+    file = tmp_path / "spare room" / "demo" / "records" / path.name
+    for text in (
+        f"cannot write {path}: {os.strerror(code)}. The record is kept in {file}",
+        "Finished records",
+    ):
+        assert text in str(caught.value)
+    assert f"metabench merge '{tmp_path}/spare room' --results {store.root}" in str(caught.value)
+    assert json.loads(file.read_text()) == a_record(value=2.0)
+    assert everything(store.folder) == [f"records/{path.name}"]  # no litter
+    assert store.records() == [a_record(value=1.0, status="error")]
+
+
+def test_two_records_of_a_cell_are_kept_elsewhere_too(store, tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "spare"))
+    break_folder(monkeypatch, store.folder)
+    for value in (1.0, 2.0):
+        with pytest.raises(StoreError, match="is kept in"):
+            store.write(a_record(value=value))
+    spare = Store(tmp_path / "spare", "demo")
+    assert (spare.records(), spare.repeated()) == ([a_record(value=1.0)], [("a" * 16, False)])
+
+
+def test_without_room_anywhere_both_are_said(store, tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "spare"))
+    break_folder(monkeypatch, tmp_path)
+    with pytest.raises(StoreError) as caught:
+        store.write(a_record())
+    for text in ("cannot write", f"Nor could the record be kept in {tmp_path / 'spare'}", VARIABLE):
+        assert text in str(caught.value)
+    assert str(caught.value).count("No space left on device") == 2
+
+
+def test_the_fallback_lies_in_a_folder_of_the_users_own(store, tmp_path, monkeypatch):
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    break_folder(monkeypatch, store.folder)
+    own = tmp_path / "tmp" / f"metabench-fallback-{os.getuid()}"
+    with pytest.raises(StoreError, match=str(own)):
+        store.write(a_record())
+    assert own.stat().st_mode & 0o777 == 0o700
+    uid = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    own.rename(own.with_name(f"metabench-fallback-{uid + 1}"))
+    with pytest.raises(StoreError, match="somebody else's"):
+        store.write(a_record("b" * 16))
 
 
 def test_disk_that_fills_while_writing(store, monkeypatch):
@@ -205,6 +256,29 @@ def test_disk_that_fills_while_writing(store, monkeypatch):
     assert everything(store.root) == []
 
 
+def test_a_file_system_without_links(store, monkeypatch):
+    monkeypatch.setattr(os, "link", fails_with(errno.EPERM))
+    store.write(a_record(status="error"))
+    store.write(a_record(value=1.0))
+    store.write(a_record(value=2.0))
+    assert store.records() == [a_record(value=1.0)]
+    assert store.repeated() == [("a" * 16, False)]
+    assert len(everything(store.root)) == 2
+
+
+def test_a_clock_that_is_ahead_does_not_hide_what_comes_later(store):
+    path = store.write(a_record(status="error"))
+    future = path.stat().st_mtime_ns + 10**12
+    os.utime(path, ns=(future, future))
+    store.compact()
+    store.write(a_record(value=2.0))
+    store.compact()
+    store.write(a_record(value=3.0), replace=True)
+    store.compact()
+    assert store.records() == [a_record(value=3.0)]
+    assert store.repeated() == []
+
+
 def test_root_that_is_a_file(tmp_path):
     (tmp_path / "results").write_text("")
     store = Store(tmp_path / "results", "demo")
@@ -219,7 +293,7 @@ def test_two_writers_of_one_cell(store):
 
     def write(value: float) -> None:
         for _ in range(40):
-            store.write(a_record(value=value))
+            store.write(a_record(value=value), replace=True)
 
     def read() -> None:
         reader = Store(store.root, "demo")
@@ -243,157 +317,13 @@ def test_two_writers_of_one_cell(store):
 
 def test_litter_goes_when_it_is_old(store):
     path = store.write(a_record())
-    old, young = path.with_name(".x.json.host.1.abc.tmp"), path.with_name(".y.json.host.1.abc.tmp")
+    old, young = path.with_name(f".x.json.host.1.{HEX}.tmp"), path.with_name(f".y.json.host.1.{HEX}.tmp")
     for litter in (old, young):
         litter.write_text("half")
     os.utime(old, (0, 0))
     assert store.ids() == {"a" * 16: "ok"}  # not read as records
     store.discard_litter()
     assert (old.exists(), young.exists(), path.exists()) == (False, True, True)
-
-
-IDS = [letter * 16 for letter in "abc"]
-
-
-@pytest.fixture
-def full(store) -> Store:
-    for i, status in zip(IDS, STATUSES, strict=False):
-        store.write(a_record(i, status))
-    return store
-
-
-def test_compact(full):
-    before = full.records()
-    path = full.compact()
-    assert path == full.folder / "records.parquet"
-    assert everything(full.root) == ["demo/records.parquet"]
-    table = pq.read_table(path)
-    assert table.column_names == ["id", "status", "json"]
-    assert table.column("id").to_pylist() == IDS
-    assert table.column("status").to_pylist() == list(STATUSES[:3])
-    assert pq.ParquetFile(path).metadata.row_group(0).column(2).compression == "ZSTD"
-    assert full.records() == before
-    assert full.ids() == dict(zip(IDS, STATUSES, strict=False))
-    assert full.read(IDS[1]) == a_record(IDS[1], STATUSES[1])
-    content = path.read_bytes()
-    assert full.compact().read_bytes() == content  # nothing new, nothing changed
-
-
-def test_loose_files_win_over_the_compacted(full):
-    full.compact()
-    full.write(a_record(IDS[0], "error"))
-    full.write(a_record("d" * 16))
-    assert full.ids() == {IDS[0]: "error", IDS[1]: STATUSES[1], IDS[2]: STATUSES[2], "d" * 16: "ok"}
-    assert full.read(IDS[0]) == a_record(IDS[0], "error")
-    full.compact()
-    assert full.ids() == {IDS[0]: "error", IDS[1]: STATUSES[1], IDS[2]: STATUSES[2], "d" * 16: "ok"}
-    assert everything(full.root) == ["demo/records.parquet"]
-
-
-class Crash(BaseException):
-    """The process dies here."""
-
-
-@pytest.mark.parametrize(
-    ("place", "name", "after"),
-    [
-        (os, "fsync", 0),  # while the new Parquet file is written
-        (os, "replace", 0),  # before it takes the old one's place
-        (Path, "unlink", 1),  # between that and the first loose file
-        (Path, "unlink", 2),  # between two loose files
-    ],
-)
-def test_crash_while_compacting(full, monkeypatch, place, name, after):
-    full.compact()
-    full.write(a_record(IDS[0], "error"))
-    full.write(a_record("d" * 16))
-    before = full.records()
-    calls, real = [], getattr(place, name)
-
-    def crash(*args, **kwargs):
-        if len(calls) >= after:
-            raise Crash
-        calls.append(args)
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(place, name, crash)
-    with pytest.raises(Crash):
-        full.compact()
-    monkeypatch.undo()
-    assert Store(full.root, "demo").records() == before
-    again = Store(full.root, "demo")
-    again.compact()
-    assert again.records() == before
-    assert pq.read_table(again.parquet).column("id").to_pylist() == [*IDS, "d" * 16]
-
-
-def test_a_record_written_while_compacting_is_kept(full, monkeypatch):
-    """Both a new cell and a newer record of an old one."""
-    real = record.write_whole
-
-    def write(path, content):
-        real(path, content)
-        if path == full.parquet:
-            monkeypatch.undo()
-            full.write(a_record(IDS[0], "error"))
-            full.write(a_record("d" * 16))
-
-    monkeypatch.setattr(record, "write_whole", write)
-    full.compact()
-    assert full.ids() == {IDS[0]: "error", IDS[1]: STATUSES[1], IDS[2]: STATUSES[2], "d" * 16: "ok"}
-
-
-def test_another_compaction_in_between_loses_nothing(full, monkeypatch):
-    real = record._parquet
-
-    def meanwhile(records):
-        monkeypatch.undo()
-        other = Store(full.root, "demo")
-        other.write(a_record("d" * 16))
-        other.compact()
-        return real(records)
-
-    monkeypatch.setattr(record, "_parquet", meanwhile)
-    full.compact()
-    assert set(full.ids()) == {*IDS, "d" * 16}
-
-
-def test_full_disk_while_compacting(full, monkeypatch):
-    before = full.records()
-    monkeypatch.setattr(os, "fsync", fails_with(errno.ENOSPC))
-    with pytest.raises(StoreError, match=r"cannot write .*records\.parquet: No space left"):
-        full.compact()
-    assert full.records() == before
-    assert everything(full.root) == [f"demo/records/{i}.json" for i in IDS]
-
-
-def flipped(content: bytes) -> bytes:
-    middle = len(content) // 4
-    return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
-
-
-def other_table(content: bytes) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({"x": [1]}), sink)
-    return sink.getvalue().to_pybytes()
-
-
-@pytest.mark.parametrize(
-    "damage", [lambda c: b"", lambda c: c[: len(c) // 2], flipped, lambda c: b"x" * len(c), other_table]
-)
-def test_damaged_parquet_is_set_aside(full, damage):
-    damaged = damage(full.compact().read_bytes())
-    full.parquet.write_bytes(damaged)
-    full.write(a_record("d" * 16))
-    assert full.ids() == {"d" * 16: "ok"}
-    (line,) = full.set_aside
-    assert "is not a readable Parquet file of records" in line
-    assert "the cells in it will be run again" in line
-    (kept,) = (full.folder / "set_aside").iterdir()
-    assert str(kept) in line
-    assert kept.read_bytes() == damaged
-    full.compact()
-    assert full.ids() == {"d" * 16: "ok"}
 
 
 def test_find_looks_in_all_studies(tmp_path):
@@ -411,3 +341,66 @@ def test_find_looks_in_all_studies(tmp_path):
         ("two", "ac" * 8),
     ]
     assert find(tmp_path, "[") == []
+
+
+@pytest.mark.parametrize("step", ["create", "take"])
+def test_a_writer_that_is_a_moment_late_loses_nothing(store, monkeypatch, step):
+    """Another one stores an ok record after this one has looked, and before it makes or takes the file."""
+    if step == "take":
+        store.write(a_record(status="error"))
+    real = getattr(store_module, step)
+
+    def late(*arguments):
+        monkeypatch.undo()
+        Store(store.root, "demo").write(a_record(value=1.0))
+        return real(*arguments)
+
+    monkeypatch.setattr(store_module, step, late)
+    assert store.write(a_record(value=2.0)).parent == store.folder / "repeated"
+    assert store.records() == [a_record(value=1.0)]
+    assert store.repeated() == [("a" * 16, False)]
+    assert len(everything(store.root)) == 2
+
+
+def test_a_writer_that_is_late_for_a_record_that_was_compacted_at_once(store, monkeypatch):
+    real = store_module.create
+
+    def late(*arguments):
+        monkeypatch.undo()
+        other = Store(store.root, "demo")
+        other.write(a_record(value=1.0))
+        other.compact()
+        return real(*arguments)
+
+    monkeypatch.setattr(store_module, "create", late)
+    store.write(a_record(value=2.0))
+    assert store.records() == [a_record(value=1.0)]
+    assert store.repeated() == [("a" * 16, False)]
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+@pytest.mark.parametrize("operation", ["rename", "link", "unlink", "fsync"])
+@pytest.mark.parametrize("after", [0, 1])
+def test_crash_while_a_failed_record_makes_way(store, monkeypatch, operation, after):
+    store.write(a_record(status="error"))
+    calls, real = [], getattr(os, operation)
+
+    def crash(*arguments):
+        if len(calls) >= after:
+            raise Crash
+        calls.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(os, operation, crash)
+    with contextlib.suppress(Crash):
+        store.write(a_record(value=2.0))
+    monkeypatch.undo()
+    for _ in range(2):
+        assert store.records() in ([a_record(status="error")], [a_record(value=2.0)])
+        assert len(store.ids()) == 1
+        store.compact()
+    assert store.repeated() == []
+    assert store.write(a_record(value=3.0)).parent.name in ("records", "repeated")

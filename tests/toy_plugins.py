@@ -87,6 +87,10 @@ TOYS: dict[str, dict[str, type]] = {
 }
 
 
+HOARD = 800 * 2**20  # bytes
+_kept: list[bytearray] = []
+
+
 def toy_cell(seed: int, action: str = "measure", folder: Path | None = None, problem: str = "toy") -> Cell:
     """A cell that tells `toy_runner` what to do; ``folder`` is where it leaves traces."""
     method = {"name": "toy", "action": action, "folder": str(folder)}
@@ -139,6 +143,14 @@ def _misbehave(action: str, folder: Path, again: bool) -> None:
             time.sleep(600)
         case "sleep":
             time.sleep(600)
+        case "nap":
+            time.sleep(2)
+        case "hoard":
+            held = bytearray(b"x") * HOARD
+            time.sleep(600)
+            del held
+        case "keep":  # no more than allowed, but for good
+            _kept.append(bytearray(b"x") * (HOARD // 2))
 
 
 def core_runner(cell: Cell, study: str) -> dict:

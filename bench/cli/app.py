@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench.cli import speed
+from bench.cli import cluster, speed, storage
 from bench.cli.options import RESULTS, AllRecords, Json, Results, Studies, Study, examples
 from bench.errors import UsageError
 
@@ -33,6 +33,8 @@ app = typer.Typer(
 data = typer.Typer(help="Data sets: download them, or say where a copy must lie.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(speed.app)
+app.add_typer(cluster.app)
+app.add_typer(storage.app)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -124,15 +126,25 @@ def run(
     raise typer.Exit(run_study(study, jobs, results, cell, force, retry_failed))
 
 
-@app.command(epilog=examples("status demo", "status demo --results results/reference --json"))
-def status(study: Study, results: Results = RESULTS, json: Json = False) -> None:
-    """Show what is done, failed and missing, and the failures by kind.
+@app.command(
+    epilog=examples("status demo", "status demo --watch", "status demo --results results/reference --json")
+)
+def status(
+    study: Study,
+    results: Results = RESULTS,
+    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until no job is left.")] = False,
+    json: Json = False,
+) -> None:
+    """Show what is done, failed and missing, the failures by kind, and the jobs where it was submitted.
 
     Exits with 0 if all is done, 1 if some cells failed or are missing, 3 if nothing was measured.
     """
+    from bench.cli import watch as watching
     from bench.cli.plan import show_status
 
-    raise typer.Exit(show_status(study, results, json))
+    if watch:
+        raise typer.Exit(watching.watch(lambda: show_status(study, results, json)))
+    raise typer.Exit(show_status(study, results, json)[0])
 
 
 @app.command(epilog=examples("show 3f2a", "show 3f2a --study demo --json"))
@@ -172,14 +184,6 @@ def export(
     from bench.cli.output import export_records
 
     raise typer.Exit(export_records(study, format, output, results, everything))
-
-
-@app.command(epilog=examples("compact accuracy_vs_steps"))
-def compact(studies: Studies, results: Results = RESULTS) -> None:
-    """Move the loose records of a study into one Parquet file. Every verb reads both."""
-    from bench.cli.output import compact_records
-
-    raise typer.Exit(compact_records(studies, results))
 
 
 @app.command(epilog=examples("figures demo", "figures cost_vs_steps --results results/reference"))

@@ -18,9 +18,13 @@ def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def varying(descriptions: Iterable[dict[str, Any]]) -> set[str]:
     """The settings in which cells differ; those of a plugin, if they differ among the cells that have it."""
     seen: dict[str, set[str]] = {}
+    looked_at: dict[tuple[str, int], Any] = {}  # cells share their tables, so that each is looked at once
     for description in descriptions:
-        for key, value in _settings(description).items():
-            seen.setdefault(key, set()).add(repr(value))
+        for part, value in description.items():
+            if (part, id(value)) not in looked_at:
+                looked_at[part, id(value)] = value  # kept, so that no other one gets its id
+                for key, setting in _settings(part, value).items():
+                    seen.setdefault(key, set()).add(repr(setting))
     return {key for key, values in seen.items() if len(values) > 1}
 
 
@@ -37,11 +41,7 @@ def label(description: dict[str, Any], keys: set[str]) -> str:
     return " ".join(parts + rest)
 
 
-def _settings(description: dict[str, Any]) -> dict[str, Any]:
-    settings = {}
-    for part, value in description.items():
-        if isinstance(value, dict):
-            settings |= {f"{part}:{value['name']}.{key}": v for key, v in flat(value).items()}
-        else:
-            settings[part] = value
-    return settings
+def _settings(part: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {f"{part}:{value['name']}.{key}": setting for key, setting in flat(value).items()}
+    return {part: value}

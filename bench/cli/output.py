@@ -1,16 +1,16 @@
-"""What is made of stored records: exports, figures, the report, the compacted file."""
+"""What is made of stored records: exports, figures, the report."""
 
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from bench.cli.standing import command, read
+from bench.cli.standing import command
 from bench.cli.study import load_for_reading, records
 from bench.cli.text import say, size, warn
 from bench.disk import write_whole
 from bench.errors import UsageError
-from bench.record import Store
+from bench.record.parquet import is_part
 from bench.spec import Spec
 
 NOTHING = 3
@@ -34,25 +34,13 @@ def export_records(
         sys.stdout.buffer.write(content)
         return 0
     path = Path(output) if output else results / of.name / f"{of.name}.{format}"
+    if is_part(path.name) and path.resolve().parent == (results / of.name).resolve():
+        raise UsageError(
+            f"{path} is where the records of {of.name} are kept; choose another file by --output"
+        )
     write_whole(path, content)
     say(f"{len(found):,} records in {path} ({size(path.stat().st_size)})")
     return 0
-
-
-def compact_records(studies: list[str], results: Path) -> int:
-    """Move the loose records of each study into its Parquet file."""
-    code = 0
-    for study in studies:
-        of = load_for_reading(study, results)
-        store = Store(results, of.name)
-        stored = read(store)
-        if not stored:
-            _say_nothing(study, results)
-            code = NOTHING
-            continue
-        path = store.compact()
-        say(f"{len(stored):,} records in {path} ({size(path.stat().st_size)})")
-    return code
 
 
 def draw_figures(studies: list[str], results: Path, everything: bool) -> int:
@@ -106,7 +94,8 @@ def _format_of(output: str | None) -> str:
 
 def _content(found: list[dict[str, Any]], format: str) -> bytes:
     if format == "json":
-        return json.dumps(found, indent=1, ensure_ascii=False).encode() + b"\n"
+        lines = ",\n".join(json.dumps(record, ensure_ascii=False) for record in found)  # one record a line
+        return f"[\n{lines}\n]\n".encode()
     from analysis.table import frame
 
     if format == "csv":

@@ -5,9 +5,10 @@ from typing import Any
 
 from bench.cells import expand
 from bench.cli.label import label, varying
-from bench.cli.standing import MISSING, Standing, command, counted, say_failures, standing
+from bench.cli.standing import MISSING, Standing, command, counted, say_failures, say_repeated, standing
 from bench.cli.study import load
 from bench.cli.text import columns, say, say_json
+from bench.cli.watch import Jobs
 from bench.record import Store
 
 
@@ -33,22 +34,29 @@ def show_plan(study: str, results: Path, cells: bool, json: bool) -> None:
         say(f"next: {command('run', study, results)}")
 
 
-def show_status(study: str, results: Path, json: bool) -> int:
-    """Print how far a study is and what failed. Returns the exit code."""
+def show_status(study: str, results: Path, json: bool) -> tuple[int, bool]:
+    """Print how far a study is, what failed and its jobs. Returns the exit code, and whether a job lives."""
+    jobs = Jobs(Store(results, load(study, results).name))
     of = _of(study, results)
+    repeated = of.store.repeated()
     if json:
-        say_json(_head(of) | {"failures": of.failures()})
-        return of.code()
+        again = [{"id": cell_id, "agrees": agrees} for cell_id, agrees in repeated]
+        say_json(_head(of) | {"failures": of.failures(), "repeated": again, "jobs": jobs.plain()})
+        return of.code(), jobs.are_alive
     say(f"{of.spec.name}: {len(of.cells):,} cells: {counted(map(of.state, of.cells))}", style="bold")
     say_failures(of, results)
+    say_repeated(repeated, of.store.folder / "repeated")
+    jobs.say(of.statuses)
     say()
-    if of.counts()[MISSING]:
+    if jobs.are_alive:
+        say(f"next: {command('status', study, results)} --watch")
+    elif of.counts()[MISSING]:
         say(f"next: {command('run', study, results)}")
     else:
         say(f"next: {command('report', study, results)}")
         if of.code():
             say(f"  or: {command('run', study, results)} --retry-failed")
-    return of.code()
+    return of.code(), jobs.are_alive
 
 
 def _of(study: str, results: Path) -> Standing:
@@ -70,7 +78,11 @@ def _groups(of: Standing) -> list[tuple[object, ...]]:
     """One row per problem and method: how many cells, in which states."""
     keys = varying(cell.description for cell in of.cells)
     groups: dict[tuple[str, str], list[str]] = {}
+    problems: dict[int, str] = {}  # cells share the tables of their problems
     for cell in of.cells:
-        problem = label({"problem": cell.description["problem"]}, keys)
-        groups.setdefault((problem, cell.description["method"]["name"]), []).append(of.state(cell))
+        table = cell.description["problem"]
+        if id(table) not in problems:
+            problems[id(table)] = label({"problem": table}, keys)
+        group = (problems[id(table)], cell.description["method"]["name"])
+        groups.setdefault(group, []).append(of.state(cell))
     return [(*group, len(states), counted(states)) for group, states in groups.items()]

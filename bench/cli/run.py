@@ -40,7 +40,7 @@ def run_study(study: str, jobs: int, results: Path, prefix: str | None, force: b
         keep_copy(spec, results)
         started = time.monotonic()
         try:
-            _run(spec, store, pending, jobs)
+            _run(spec, store, pending, jobs, force)
         except KeyboardInterrupt:
             say()
             say(f"interrupted; finished cells are kept. To go on: {command('run', study, results)}", "yellow")
@@ -55,8 +55,8 @@ def _one(cells: list[Cell], prefix: str, store: Store) -> Cell:
     """The cell that ``prefix`` means: of the study as it is now, else one that was run and is stored."""
     found = [cell for cell in cells if cell.id.startswith(prefix.lower())]
     if not found:
-        stored = [r for r in store.records() if r["id"].startswith(prefix.lower())]
-        found = [Cell(record["id"], record["cell"]) for record in stored]
+        stored = store.each(lambda i: i.startswith(prefix.lower()))
+        found = sorted((Cell(r["id"], r["cell"]) for r in stored), key=lambda cell: cell.id)
     if not found:
         raise UsageError(
             f"no cell of {store.study} has an id that begins with '{prefix}'; "
@@ -71,7 +71,7 @@ def _one(cells: list[Cell], prefix: str, store: Store) -> Cell:
 
 
 def _announce(before: Standing, pending: list[Cell], jobs: int) -> None:
-    done = [record["status"] for record in before.records.values()]
+    done = list(before.statuses.values())
     workers = f"with {jobs} worker{'s' if jobs > 1 else ''}" if jobs else "in this process"
     say(f"{before.spec.name}: {before.spec.question}", "bold")
     say(
@@ -80,7 +80,7 @@ def _announce(before: Standing, pending: list[Cell], jobs: int) -> None:
     )
 
 
-def _run(spec: Spec, store: Store, pending: list[Cell], jobs: int) -> None:
+def _run(spec: Spec, store: Store, pending: list[Cell], jobs: int, force: bool) -> None:
     keys = varying(cell.description for cell in pending)
     failures = 0
     with display(console(), len(pending)) as shown:
@@ -96,7 +96,7 @@ def _run(spec: Spec, store: Store, pending: list[Cell], jobs: int) -> None:
                 say(f"  {label(cell.description, keys)}")
             shown.step(failed)
 
-        run_cells(pending, store, jobs, spec.time_limit, on_event)
+        run_cells(pending, store, jobs, spec.time_limit, on_event, replace=force)
 
 
 def _summary(after: Standing, study: str, results: Path) -> None:

@@ -20,15 +20,16 @@ SHOWN_KINDS = 12
 
 @dataclass(frozen=True)
 class Standing:
-    """Cells of a study, in order, and the stored records of those that have one."""
+    """Cells of a study, in order, and the statuses of those that have a record in the store."""
 
     spec: Spec
     cells: list[Cell]
-    records: dict[str, Record]
+    statuses: dict[str, str]
+    store: Store
 
     def state(self, cell: Cell) -> str:
         """The status of a cell's record, or "missing"."""
-        return self.records[cell.id]["status"] if cell.id in self.records else MISSING
+        return self.statuses.get(cell.id, MISSING)
 
     def counts(self) -> Counter[str]:
         """How many cells are in which state."""
@@ -48,36 +49,45 @@ class Standing:
 
     def failures(self) -> list[dict[str, Any]]:
         """What is not ok by status and message, most frequent first: count, one example, its label."""
-        labels = self.labels()
+        not_ok = {cell.id: cell for cell in self.cells if self.state(cell) not in ("ok", MISSING)}
+        messages = {r["id"]: headline(r) for r in self.store.each(not_ok.__contains__)}
+        warn_of(self.store)
+        keys = varying(cell.description for cell in self.cells)
         kinds: dict[tuple[str, str], dict[str, Any]] = {}
-        for cell in self.cells:
-            state = self.state(cell)
-            if state in ("ok", MISSING):
+        for cell in not_ok.values():
+            if cell.id not in messages:  # damaged, as was just said
                 continue
-            message = headline(self.records[cell.id])
-            new = {
-                "status": state,
-                "message": message,
-                "count": 0,
-                "example": cell.id,
-                "label": labels[cell.id],
-            }
-            kinds.setdefault((state, message), new)["count"] += 1
+            kind = (self.state(cell), messages[cell.id])
+            if kind not in kinds:
+                kinds[kind] = {
+                    "status": kind[0],
+                    "message": kind[1],
+                    "count": 0,
+                    "example": cell.id,
+                    "label": label(cell.description, keys),
+                }
+            kinds[kind]["count"] += 1
         return sorted(kinds.values(), key=lambda kind: -kind["count"])
 
 
 def standing(spec: Spec, cells: list[Cell], store: Store) -> Standing:
     """How ``cells`` of a study stand; warns of damaged record files."""
-    stored = read(store)
-    return Standing(spec, cells, {cell.id: stored[cell.id] for cell in cells if cell.id in stored})
+    stored = store.ids()
+    warn_of(store)
+    return Standing(spec, cells, {cell.id: stored[cell.id] for cell in cells if cell.id in stored}, store)
 
 
 def read(store: Store) -> dict[str, Record]:
     """All records by id; warns of the damaged files that were moved aside, each once."""
     stored = {record["id"]: record for record in store.records()}
+    warn_of(store)
+    return stored
+
+
+def warn_of(store: Store) -> None:
+    """Warn of the damaged files that reading has moved aside, each once."""
     while store.set_aside:
         warn(store.set_aside.pop(0))
-    return stored
 
 
 def counted(states: Iterable[str]) -> str:
@@ -105,6 +115,17 @@ def say_failures(standing: Standing, results: Path) -> None:
     if len(failures) > SHOWN_KINDS:
         say()
         say(f"and {len(failures) - SHOWN_KINDS} more kinds of failure; `metabench status --json` lists all")
+
+
+def say_repeated(repeated: list[tuple[str, bool]], folder: Path) -> None:
+    """Print how many cells have several records, and which of these contradict each other."""
+    if not repeated:
+        return
+    differ = [cell_id for cell_id, agrees in repeated if not agrees]
+    say()
+    say(f"{len(repeated):,} cell{'s' * (len(repeated) > 1)} ran again unasked; the later records: {folder}")
+    if differ:
+        say(f"{len(differ):,} with other results: {', '.join(differ[:SHOWN_KINDS])}", style="red")
 
 
 def command(verb: str, argument: str, results: Path) -> str:

@@ -76,7 +76,8 @@ def records(of: Spec, results: Path, everything: bool) -> list[Record]:
         warn(f"all records of {of.name} are shown, for its file cannot be compared with them: {error}")
         return list(stored.values())
     current = [stored[i] for i in now if i in stored]
-    others = [record for i, record in stored.items() if i not in set(now)]
+    known = set(now)
+    others = [record for i, record in stored.items() if i not in known]
     if stored and len(current) < len(now):
         warn(f"{of.name}: {len(now) - len(current)} of {len(now)} cells have no record yet")
     if others and current and not everything:

@@ -1,0 +1,218 @@
+"""`metabench submit`, `logs` and `cancel`: the jobs of a study on a Slurm cluster."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from bench.cells import expand
+from bench.cli.standing import command
+from bench.cli.study import keep_copy, load
+from bench.cli.text import columns, duration, say, say_json, warn
+from bench.errors import UsageError
+from bench.record import Store, studies
+from slurm import claims, queue
+from slurm.pack import Needs, Pack
+from slurm.profile import load as load_profile
+from slurm.submission import submissions
+from slurm.submit import SLURMS_ARRAY_TASKS, Plan, packing, plan, scripts, send
+
+SHOWN_PACKS = 20
+_LINE = re.compile(r"\S+Z (start|done|given_up|job) (\w+)")
+
+
+def submit_study(
+    study: str,
+    profile: str,
+    results: Path,
+    *,
+    cells: int | None,
+    minutes: float | None,
+    workers: int,
+    parallelism: int | None,
+    retry: bool,
+    dry_run: bool,
+    json: bool,
+) -> int:
+    """Submit what is missing of a study, or show what would be. Returns the exit code."""
+    if cells is not None and minutes is not None:
+        raise UsageError(
+            "--cells-per-job and --minutes-per-job both say how much a job does; give one of them"
+        )
+    spec, ask = load(study, results), load_profile(profile)
+    how = packing(ask, minutes, cells, workers)
+    store = Store(results, spec.name)
+    everything = expand(spec)
+    if dry_run:
+        made = plan(spec, everything, store, ask, how, retry, claims.survey(store.folder).taken())
+        _show(made, store, parallelism, json)
+        return _code(made)
+    if reason := queue.missing():
+        raise UsageError(f"{reason}. `metabench run` needs no Slurm, `metabench submit --dry-run` neither")
+    with claims.submitting(store.folder):
+        standing = claims.survey(store.folder)
+        for record in claims.settle(store, standing):
+            warn(f"{record['id']} {record['status']}: {record['reason']['message']}")
+        made = plan(spec, everything, store, ask, how, retry, standing.taken())
+        for record in made.declined:
+            store.write(record)
+        sent = None
+        if made.packs:
+            keep_copy(spec, results)
+            sent = send(made, store, parallelism)
+    if json:
+        jobs = [job for array in sent[1] for job in array] if sent else []
+        say_json(_plain(made) | {"jobs": jobs, "folder": str(sent[0].folder) if sent else None})
+        return _code(made)
+    _summary(made)
+    if sent:
+        submission, arrays = sent
+        n = sum(map(len, arrays))
+        said = ", ".join(f"{array[0].partition('_')[0]} ({len(array)})" for array in arrays)
+        say(f"submitted {_number(n, 'job')}: {said}", "bold green")
+        say(f"logs: {submission.logs}")
+        say(f"next: {command('status', study, results)} --watch")
+    return _code(made)
+
+
+def show_logs(prefix: str, results: Path, study: str | None) -> int:
+    """Print the lines of the jobs that had a cell, from its start to its end. Returns the exit code."""
+    found: dict[tuple[str, str], list[tuple[str, Path]]] = {}
+    for name in [study] if study else _submitted(results):
+        for submission in submissions(results / name):
+            jobs = submission.jobs()
+            for number, pack in submission.packs().items():
+                for cell in pack.ids:
+                    if cell.startswith(prefix.lower()):
+                        job = jobs.get(number)
+                        found.setdefault((name, cell), []).extend([(job, submission.log(job))] if job else [])
+    if not found:
+        raise UsageError(f"no submitted cell under {results} has an id that begins with '{prefix}'")
+    if len(found) > 1:
+        listed = "\n".join(f"  {cell} of {name}" for name, cell in list(found)[:20])
+        raise UsageError(f"{len(found)} cells begin with '{prefix}'; give more of the id:\n{listed}")
+    ((_, cell), places) = next(iter(found.items()))
+    shown = False
+    for job, path in places:
+        lines = list(_between(path, cell))
+        shown |= bool(lines)
+        say(f"job {job}: {path}" + ("" if lines else " has no line of this cell yet"), "bold")
+        for number, line in lines:
+            say(f"{number:6d}  {line}")
+    return 0 if shown else 1
+
+
+def cancel_study(study: str, results: Path) -> int:
+    """Cancel the live jobs of a study. Returns the exit code."""
+    spec = load(study, results)
+    if reason := queue.missing():
+        raise UsageError(reason)
+    store = Store(results, spec.name)
+    alive = [one.claim for one in claims.survey(store.folder).alive()]
+    queue.cancel({claim.job.partition("_")[0] for claim in alive})  # arrays are whole submissions of ours
+    if alive:
+        n_cells = sum(len(claim.cells) for claim in alive)
+        say(f"cancelled {_number(len(alive), 'job')} with {_number(n_cells, 'cell')}; finished ones are kept")
+    else:
+        say(f"{spec.name} has no jobs to cancel")
+    return 0
+
+
+def _show(made: Plan, store: Store, parallelism: int | None, json: bool) -> None:
+    tasks = SLURMS_ARRAY_TASKS if queue.missing() else queue.most_array_tasks()
+    texts = scripts(made, store, tasks, parallelism)
+    if json:
+        say_json(_plain(made) | {"scripts": texts})
+        return
+    _summary(made)
+    for number, text in enumerate(texts):
+        say()
+        say(f"sbatch script {number + 1} of {len(texts)}", "bold")
+        say(text)
+    if texts:
+        say(f"nothing is submitted (--dry-run); arrays have at most {tasks:,} jobs")
+
+
+def _summary(made: Plan) -> None:
+    n = sum(len(one.ids) for one in made.packs)
+    say(f"{made.spec.name} on profile {made.profile.name}: {_number(n, 'cell')} to send", "bold")
+    if made.held:
+        say(f"  {_number(made.held, 'cell')} with live jobs already")
+    for reason, count in made.left_out.items():
+        say(f"  {_number(count, 'cell')} left out, which {reason}", "yellow")
+    if made.declined:
+        say(
+            f"  {_number(len(made.declined), 'cell')} declined, for example {made.declined[0]['id']}, which",
+            "yellow",
+        )
+        say(f"    {made.declined[0]['reason']['message']}", "yellow")
+    if not made.packs:
+        say("  nothing to submit")
+        return
+    by = ", ".join(f"{count:,} by {how}" for how, count in made.foretold.items())
+    say(f"  {duration(sum(one.seconds for one in made.packs))} of work as predicted: {by}")
+    say()
+    for line in columns(_table(made.packs)):
+        say(line)
+
+
+def _table(packs: list[Pack]) -> list[tuple[object, ...]]:
+    """One row a job where they are few, else one a resource class."""
+    head = ("jobs", "cells", "minutes", "workers", "memory GB", "threads", "GPUs")
+    if len(packs) <= SHOWN_PACKS:
+        rows = [_row(str(one.number), [one]) for one in packs]
+    else:
+        classes: dict[tuple[Needs, int], list[Pack]] = {}
+        for one in packs:
+            classes.setdefault((one.needs, one.workers), []).append(one)
+        rows = [_row(f"{len(members):,}", members) for members in classes.values()]
+    return [("job" if len(packs) <= SHOWN_PACKS else head[0], *head[1:]), *rows]
+
+
+def _row(first: str, packs: list[Pack]) -> tuple[object, ...]:
+    minutes = sorted(one.minutes for one in packs)
+    span = f"{minutes[0]:.1f}" if len(packs) == 1 else f"{minutes[0]:.1f} to {minutes[-1]:.1f}"
+    needs = packs[0].needs
+    cells = sum(len(one.ids) for one in packs)
+    return (first, f"{cells:,}", span, packs[0].workers, f"{needs.memory_gb:g}", needs.threads, needs.gpus)
+
+
+def _code(made: Plan) -> int:
+    return 1 if not made.packs and (made.declined or made.left_out) else 0
+
+
+def _plain(made: Plan) -> dict[str, object]:
+    return {
+        "study": made.spec.name,
+        "profile": made.profile.name,
+        "packs": [asdict(one) | {"minutes": one.minutes} for one in made.packs],
+        "held": made.held,
+        "declined": [record["id"] for record in made.declined],
+        "left_out": made.left_out,
+        "predicted_by": made.foretold,
+    }
+
+
+def _submitted(results: Path) -> list[str]:
+    return sorted({path.parent.name for path in results.glob("*/jobs")} | set(studies(results)))
+
+
+def _between(path: Path, cell: str) -> Iterator[tuple[int, str]]:
+    """The numbered lines of a log from every start of a cell to its end, or to the log's."""
+    if not path.is_file():
+        return
+    inside = False
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            mark = _LINE.match(line)
+            kind, name = mark.groups() if mark else ("", "")
+            if kind == "job":  # the next run of a job that was ended in the middle
+                inside = False
+            inside |= kind == "start" and name == cell
+            if inside:
+                yield number, line.rstrip("\n")
+            inside &= not (kind in ("done", "given_up") and name == cell)
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,53 @@
+"""`metabench verify`: is every record of a study what it was when it was written?"""
+
+from pathlib import Path
+
+from bench.cli.standing import command
+from bench.cli.study import load_for_reading
+from bench.cli.text import say, say_json
+from bench.record import Store
+from bench.record.verify import verify
+
+NOTHING = 3
+SHOWN = 20
+
+
+def verify_records(study: str, repair: bool, results: Path, json: bool) -> int:
+    """Read all records of a study; with ``repair`` move what is damaged aside. Returns the exit code."""
+    store = Store(results, load_for_reading(study, results).name)
+    verdict = verify(store, repair)
+    if json:
+        say_json(
+            {
+                "cells": len(verdict.cells),
+                "damaged": [{"file": str(path), "why": why} for path, why in verdict.damaged],
+                "run_again": sorted(verdict.lost),
+                "notes": verdict.notes,
+                "repaired": store.set_aside,
+            }
+        )
+    else:
+        _say(verdict.damaged, store.set_aside)
+        for note in verdict.notes:
+            say(note)
+        if verdict.lost:
+            say(f"{len(verdict.lost):,} cells have no sound record{' now' if repair else ''}:", "bold")
+            for cell in sorted(verdict.lost)[:SHOWN]:
+                say(f"  {cell}")
+            if len(verdict.lost) > SHOWN:
+                say(f"  and {len(verdict.lost) - SHOWN:,} more; --json lists all")
+        if verdict.damaged:
+            again = (
+                command("run", study, results) if repair else command("verify", study, results) + " --repair"
+            )
+            say(f"next: {again}")
+        sound = "sound" if not verdict.damaged else f"{len(verdict.damaged):,} damaged files"
+        say(f"{store.study}: {len(verdict.cells):,} cells with a sound record; {sound}", "bold")
+    if not verdict.cells and not verdict.damaged:
+        return NOTHING
+    return 1 if verdict.damaged and not repair else 0
+
+
+def _say(damaged: list[tuple[Path, str]], repaired: list[str]) -> None:
+    for line in repaired or [f"{path} {why}" for path, why in damaged]:
+        say(line, "red")

@@ -1,0 +1,89 @@
+"""What processes that are no more have left in a folder of results, and nobody will read."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.disk import LITTER_AGE_S, failed, litter, names
+
+FOLDERS = ("records", "repeated", "set_aside", "jobs")  # those that a store makes where it needs them
+DAY_S = 86400.0
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A file or folder to be removed, its size in bytes, and why."""
+
+    path: Path
+    size: int
+    why: str
+
+
+def find_garbage(root: Path, days: float) -> list[Garbage]:
+    """All garbage in the studies under ``root``.
+
+    Job folders count once nothing in them was written for ``days``: a job that lives touches its claim.
+    """
+    found = []
+    for study in (root / name for name in names(root)):
+        if not study.is_dir():
+            continue
+        for folder in (study, study / "records", study / "repeated"):
+            found += [Garbage(p, _size(p), "a write that was cut off") for p in litter(folder)]
+        for job in names(study / "jobs"):
+            age = _age(study / "jobs" / job) / DAY_S
+            if age > days:
+                path = study / "jobs" / job
+                found.append(Garbage(path, _size(path), f"no sign of life for {age:.0f} days"))
+        # Of a folder that is young a process may just be going to make use.
+        empty = [folder for folder in (study / name for name in FOLDERS) if _is_empty(folder)]
+        if not set(names(study)) - {folder.name for folder in empty} and _age(study) > LITTER_AGE_S:
+            empty.append(study)
+        found += [Garbage(p, 0, "an empty folder") for p in empty if _age(p) > LITTER_AGE_S]
+    return found
+
+
+def remove(garbage: Garbage) -> bool:
+    """Remove it; False if somebody else has, or has put something into the folder."""
+    path = garbage.path
+    try:
+        if path.is_dir() and path.parent.name == "jobs":
+            shutil.rmtree(path)
+        elif path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink()
+    except OSError as error:
+        if not path.exists() or (path.is_dir() and any(path.iterdir())):
+            return False
+        raise failed("remove", path, error) from error
+    return True
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def _tree(path: Path) -> Iterator[Path]:
+    yield path
+    if path.is_dir() and not path.is_symlink():
+        for below in path.iterdir():
+            yield from _tree(below)
+
+
+def _age(path: Path) -> float:
+    """Seconds since anything in a file or folder was written."""
+    latest = 0.0
+    with suppress(FileNotFoundError):  # somebody is at work in it
+        latest = max(below.lstat().st_mtime for below in _tree(path))
+    return time.time() - latest if latest else 0.0
+
+
+def _size(path: Path) -> int:
+    size = 0
+    with suppress(FileNotFoundError):
+        size = sum(below.lstat().st_size for below in _tree(path) if not below.is_dir())
+    return size

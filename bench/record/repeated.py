@@ -1,0 +1,51 @@
+"""Records of cells that have one already: kept beside it, so that nothing runs twice unreported.
+
+repeated/<id>.<32 hex digits of the SHA-256 of the text>.json
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from bench.disk import beside, names, sync_folder, write_new
+from bench.record.form import Record
+
+COMPARED = ("status", "calls", "accuracy")  # what the same cell gives again, unlike times and memory
+
+
+def differences(one: Record, other: Record) -> list[str]:
+    """Which of the deterministic results of two records of a cell differ, as dotted keys."""
+    return [key for name in COMPARED for key in _differences(name, one.get(name), other.get(name))]
+
+
+def add_repeated(folder: Path, cell_id: str, content: bytes) -> Path:
+    """Put a record's text among the repeated ones of a study, the same text once. Raises `OSError`."""
+    with beside(_place(folder, cell_id, content)) as new:
+        write_new(new, content)
+        return keep_repeated(folder, new, cell_id)
+
+
+def keep_repeated(folder: Path, file: Path, cell_id: str) -> Path:
+    """As `add_repeated`, for a file in the folder of the study, which is moved."""
+    target = _place(folder, cell_id, file.read_bytes())
+    target.parent.mkdir(exist_ok=True)
+    os.replace(file, target)
+    sync_folder(target.parent)
+    return target
+
+
+def repeated_names(folder: Path) -> list[str]:
+    """The files of repeated records in the folder of a study, by cell."""
+    return [name for name in names(folder / "repeated") if name.endswith(".json")]
+
+
+def _place(folder: Path, cell_id: str, content: bytes) -> Path:
+    return folder / "repeated" / f"{cell_id}.{hashlib.sha256(content).hexdigest()[:32]}.json"
+
+
+def _differences(key: str, one: Any, other: Any) -> list[str]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = sorted(one.keys() | other.keys())
+        return [way for k in keys for way in _differences(f"{key}.{k}", one.get(k), other.get(k))]
+    return [] if one == other else [key]

@@ -1,0 +1,236 @@
+"""The records of one study: written by any number of processes on any machine, read as a whole."""
+
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from errno import EBUSY
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+
+from bench.disk import StoreError, beside, create, litter, sync_folder, write_new
+from bench.record import compaction, fallback
+from bench.record.form import Record, UnreadableError, parse, status_in, text_of
+from bench.record.loose import ALWAYS, Loose, read_text, take
+from bench.record.parquet import is_part, row_groups, write_part
+from bench.record.parts import Parts
+from bench.record.repeated import differences, keep_repeated, repeated_names
+
+T = TypeVar("T")
+_ATTEMPTS = 100  # every one that fails is another process's success
+
+
+class Store:
+    """The records of one study under ``root``.
+
+    Reading changes nothing, except that a damaged file is moved aside: ``set_aside`` has one line for each.
+    Everything raises `StoreError` where the folder cannot be read or written.
+    """
+
+    def __init__(self, root: str | Path, study: str):
+        self.root = Path(root)
+        self.study = study
+        self.folder = self.root / study
+        self.set_aside: list[str] = []
+        self.loose = Loose(self.folder / "records", self.put_record_aside)
+        self.parts = Parts(self.folder, self.put_part_aside)
+
+    def write(self, record: Record, replace: bool = False) -> Path:
+        """Store a record. Returns the file.
+
+        A cell that has an ok record keeps it, and this one goes to the repeated records; any other record of
+        the cell makes way for it, as every one does with ``replace``. Of two writers at once neither is lost.
+
+        Raises `ValueError` if it is no record, and `StoreError` where the folder cannot be written: it names
+        the file outside the store in which the record then lies.
+        """
+        content, cell_id = text_of(record), record["id"]
+        try:
+            return self.put(cell_id, content, replace)
+        except (OSError, StoreError) as error:
+
+            def elsewhere(folder: Path) -> Path:
+                return Store(folder, self.study).put(cell_id, content)
+
+            raise fallback.keep(error, self.loose.path(cell_id), self.root, elsewhere) from error
+
+    def put(self, cell_id: str, content: bytes, replace: bool = False) -> Path:
+        """As `write`, for the text of a record. Raises `OSError` or `StoreError`; leaves no litter."""
+        path = self.loose.path(cell_id)
+        with beside(path) as new:
+            write_new(new, content)
+            for _ in range(_ATTEMPTS):
+                there = self.loose.read(path.name, status_in)
+                status, latest = self.parts.find(cell_id)
+                if there is not None:
+                    status, latest = there[1], max(latest, there[0].written)
+                if there is not None and there[0].content == content:  # a network has said that it failed
+                    break
+                if new.stat().st_mtime_ns <= latest:  # another machine's clock is ahead
+                    os.utime(new, ns=(latest + 1, latest + 1))
+                if replace:
+                    os.replace(new, path)
+                    break
+                if status == "ok":
+                    return keep_repeated(self.folder, new, cell_id)
+                if self._create(new, path, there[0].digest() if there else None):
+                    # An ok record may have come and been compacted while the name was free.
+                    if status is None and self.parts.find(cell_id)[0] == "ok":
+                        with suppress(FileNotFoundError):
+                            return keep_repeated(self.folder, path, cell_id)
+                    break
+            else:
+                raise OSError(EBUSY, "other processes write it all the time", str(path))
+        sync_folder(path.parent)
+        return path
+
+    def read(self, cell_id: str) -> Record | None:
+        """The record of a cell; None if there is none, or only a damaged one."""
+        found = self.loose.read(self.loose.path(cell_id).name, parse)
+        return found[1] if found else next(self.each(lambda other: other == cell_id), None)
+
+    def ids(self) -> dict[str, str]:
+        """The status of every stored cell, without a look at the rest of its record."""
+        found = dict(self._loose(status_in))
+        # Parts are read last: what is compacted in the meantime is then seen twice, not never.
+        in_parts = {i: part.statuses[row] for i, (part, row) in self.parts.index().items()}
+        return dict(sorted((in_parts | found).items()))
+
+    def each(self, wanted: Callable[[str], bool] | None = None) -> Iterator[Record]:
+        """The records of all cells, or of those whose ids are ``wanted``, one by one in no order."""
+        return (record for _, record in self.texts(wanted))
+
+    def texts(self, wanted: Callable[[str], bool] | None = None) -> Iterator[tuple[bytes, Record]]:
+        """As `each`, every record with its text."""
+        done = set()
+        for cell_id, found in self._loose(lambda text, i: (text, parse(text, i)), wanted):
+            done.add(cell_id)
+            yield found
+        for cell_id, text in self.parts.texts(lambda i: i not in done and (wanted is None or wanted(i))):
+            try:
+                yield text.encode(), parse(text, cell_id)
+            except UnreadableError as error:
+                self._say(
+                    f"the record of {cell_id} in a part in {self.folder} {error}; `metabench verify "
+                    f"{self.study} --repair` takes it out, so that its cell is run again"
+                )
+
+    def records(self) -> list[Record]:
+        """All records, in the order of their ids."""
+        return sorted(self.each(), key=lambda record: record["id"])
+
+    def repeated(self) -> list[tuple[str, bool]]:
+        """The cells that were run again unasked: id, and whether the deterministic results agree."""
+        others: dict[str, list[Record]] = {}
+        for name in repeated_names(self.folder):
+            path, cell_id = self.folder / "repeated" / name, name.partition(".")[0]
+            try:
+                if text := read_text(path):
+                    others.setdefault(cell_id, []).append(parse(text.content, cell_id))
+            except UnreadableError as error:
+                self._put_aside(path, str(error))
+        firsts = {record["id"]: record for record in self.each(others.__contains__)} if others else {}
+        return [
+            (i, not any(differences(firsts[i], other) for other in records if i in firsts))
+            for i, records in others.items()
+        ]
+
+    def compact(self) -> list[Path]:
+        """Move all loose records into parts, merge small parts, and return the parts that there are now.
+
+        May be killed at any moment, and run beside writers, readers and other compactions.
+        """
+        compaction.compact(self.folder, self.loose, self.parts)
+        paths = [part.path for part in self.parts.all()]
+        if not paths:
+            raise StoreError(f"there are no records in {self.folder} to compact")
+        return paths
+
+    def discard_litter(self) -> None:
+        """Remove temporary files whose writer died long ago."""
+        for folder in (self.folder, self.loose.folder):
+            for path in litter(folder):
+                with suppress(OSError):  # gone, or not ours to remove: it does no harm
+                    path.unlink()
+
+    def put_record_aside(self, path: Path, why: str) -> None:
+        """Move a damaged loose file to where nothing reads it."""
+        self._put_aside(path, why, "its cell will be run again")
+
+    def put_part_aside(self, path: Path, why: str, sound: Iterable[pa.Table] | None = None) -> None:
+        """Move a damaged part to where nothing reads it, when what is ``sound`` of it is in a new one."""
+        readable = (table for table in row_groups(path) if isinstance(table, pa.Table))
+        saved = None
+        with suppress(StoreError):
+            saved = write_part(self.folder, readable if sound is None else sound)
+        if saved == path:  # the damage was where no record is
+            self._say(f"{path} {why}; all its records could be read, and it was written anew")
+        elif saved:
+            self._put_aside(
+                path, why, f"what can be read of it is now in {saved}, other cells will be run again"
+            )
+        else:
+            self._put_aside(path, why, "the cells in it will be run again")
+
+    def _loose(
+        self, make: Callable[[bytes, str], T], wanted: Callable[[str], bool] | None = None
+    ) -> Iterator[tuple[str, T]]:
+        """(id, what ``make`` makes) of the cells whose record is a loose file."""
+        seen: set[str] = set()
+        taken: dict[str, tuple[int, T]] = {}
+        for cell_id, written, value in self.loose.each(make, wanted):
+            if written == ALWAYS:
+                seen.add(cell_id)
+                yield cell_id, value
+            elif cell_id not in taken or taken[cell_id][0] < written:
+                taken[cell_id] = (written, value)
+        for cell_id, (written, value) in taken.items():
+            if cell_id not in seen and written > self.parts.find(cell_id)[1]:
+                yield cell_id, value
+
+    def _create(self, new: Path, path: Path, digest: bytes | None) -> bool:
+        """Put a file in the place of the one with this ``digest``, or of none; False if it is another now."""
+        taken = take(path, digest) if digest else None
+        if digest and taken is None:
+            return False
+        try:
+            create(new, path)
+            created = True
+        except FileExistsError:
+            created = False
+        if taken is not None:  # after any other error it stays, and still counts
+            taken.unlink(missing_ok=True)
+        return created
+
+    def _put_aside(self, path: Path, why: str, then: str = "") -> None:
+        target = self.folder / "set_aside" / f"{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}"
+        try:
+            target.parent.mkdir(exist_ok=True)
+            os.replace(path, target)
+            where = f"moved to {target}"
+        except FileNotFoundError:  # another process was first
+            return
+        except OSError as error:
+            where = f"it stays where it is ({error.strerror})"
+        self._say("; ".join(filter(None, (f"{path} {why}", then, where))))
+
+    def _say(self, line: str) -> None:
+        if line not in self.set_aside:
+            self.set_aside.append(line)
+
+
+def studies(root: str | Path) -> list[str]:
+    """The studies that have records under ``root``."""
+    found = [*Path(root).glob("*/records"), *Path(root).glob("*/records*.parquet")]
+    return sorted({path.parent.name for path in found if path.name == "records" or is_part(path.name)})
+
+
+def find(root: str | Path, prefix: str) -> list[tuple[str, Record]]:
+    """(study, record) of all cells under ``root`` whose id begins with ``prefix``."""
+    return [
+        (study, record)
+        for study in studies(root)
+        for record in sorted(Store(root, study).each(lambda i: i.startswith(prefix)), key=lambda r: r["id"])
+    ]

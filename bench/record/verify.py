@@ -1,0 +1,155 @@
+"""Verification: every record of a store is parsed in full, every checksum taken."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from bench.cells import cell_id
+from bench.disk import names
+from bench.record.form import UnreadableError, parse
+from bench.record.loose import TAKEN, read_text
+from bench.record.parquet import intact, part_paths, row_groups, tables
+from bench.record.repeated import repeated_names
+from bench.record.store import Store
+
+
+@dataclass
+class Verdict:
+    """What a store holds: ``records`` of ``cells`` cells that are sound, and what is not.
+
+    ``damaged`` has (file, what is wrong with it), ``notes`` what does no harm. ``lost`` are the cells without
+    a sound record, which are to be run again; those of a part that cannot be opened are not among them.
+    """
+
+    records: int = 0
+    cells: set[str] = field(default_factory=set)
+    damaged: list[tuple[Path, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    lost: set[str] = field(default_factory=set)
+
+
+def verify(store: Store, repair: bool = False) -> Verdict:
+    """Look at every record of ``store``.
+
+    With ``repair`` what is damaged is moved to ``set_aside/``, after what is sound of a part was saved.
+    """
+    verdict = Verdict()
+    _verify_loose(store, verdict, repair)
+    for path in part_paths(store.folder):
+        _verify_part(store, path, verdict, repair)
+    _verify_repeated(store, verdict, repair)
+    verdict.lost -= verdict.cells
+    if verdict.records > len(verdict.cells):
+        verdict.notes.append(
+            f"{verdict.records - len(verdict.cells):,} older or second copies of records; `metabench "
+            "compact` drops them when it merges their parts"
+        )
+    if aside := names(store.folder / "set_aside"):
+        verdict.notes.append(f"{len(aside):,} damaged files in {store.folder / 'set_aside'}")
+    return verdict
+
+
+def fault(text: bytes | str, name: str, status: str | None = None) -> str | None:
+    """What is wrong with the text of the record of cell ``name``; None if nothing is."""
+    try:
+        record = parse(text, name)
+    except UnreadableError as error:
+        return str(error)
+    if (right := cell_id(record["cell"])) != name:
+        return f"describes the cell {right}"
+    if status not in (None, record["status"]):
+        return f"is {record['status']}, and the column of the part says {status}"
+    return None
+
+
+def _verify_loose(store: Store, verdict: Verdict, repair: bool) -> None:
+    known = store.loose.names()
+    for name in known:
+        path, cell = store.loose.folder / name, name.partition(".")[0]
+        try:
+            text = read_text(path)
+        except UnreadableError as error:
+            wrong = str(error)
+        else:
+            if text is None:  # compacted just now
+                continue
+            wrong = fault(text.content, cell)
+        if wrong is None:
+            verdict.records += 1
+            verdict.cells.add(cell)
+            continue
+        verdict.damaged.append((path, wrong))
+        verdict.lost.add(cell)
+        if repair:
+            store.put_record_aside(path, wrong)
+    left = sum(name.endswith(f".{TAKEN}") for name in known)
+    if left:
+        verdict.notes.append(f"{left:,} files of a compaction that was killed; the next one takes them in")
+    for name in set(names(store.loose.folder)) - set(known):
+        verdict.notes.append(f"{store.loose.folder / name} is none of the store's files")
+
+
+def _verify_part(store: Store, path: Path, verdict: Verdict, repair: bool) -> None:
+    wrong: list[str] = []
+    cells: list[str] = []
+    try:
+        if not intact(path):
+            wrong.append("does not have the checksum that is its name")
+        for table, faults in _examined(path):
+            if isinstance(table, UnreadableError):
+                wrong.append(str(table))
+                continue
+            for cell, why in zip(table.column("id").to_pylist(), faults, strict=True):
+                if why is None:
+                    cells.append(cell)
+                else:
+                    wrong.append(f"holds a record of {cell} that {why}")
+                    verdict.lost.add(cell)
+    except FileNotFoundError:  # merged just now
+        return
+    verdict.records += len(cells)
+    verdict.cells.update(cells)
+    if not wrong:
+        return
+    more = f" (and {len(wrong) - 1} more faults)" if len(wrong) > 1 else ""
+    verdict.damaged.append((path, wrong[0] + more))
+    with suppress(UnreadableError, FileNotFoundError):
+        for table in tables(path, ["id"]):
+            verdict.lost.update(table.column("id").to_pylist())
+    if repair:
+        sound = (
+            table.filter(pa.array([why is None for why in faults], pa.bool_()))
+            for table, faults in _examined(path)
+            if not isinstance(table, UnreadableError)
+        )
+        store.put_part_aside(path, wrong[0] + more, sound)
+
+
+def _examined(path: Path) -> Iterator[tuple[pa.Table | UnreadableError, list[str | None]]]:
+    """Every row group of a part, with what is wrong with each of its records."""
+    for table in row_groups(path):
+        if isinstance(table, UnreadableError):
+            yield table, []
+        else:
+            rows = zip(*(table.column(c).to_pylist() for c in ("json", "id", "status")), strict=True)
+            yield table, [fault(*row) for row in rows]
+
+
+def _verify_repeated(store: Store, verdict: Verdict, repair: bool) -> None:
+    found = 0
+    for name in repeated_names(store.folder):
+        path = store.folder / "repeated" / name
+        text = read_text(path)
+        if text is None:
+            continue
+        wrong = fault(text.content, name.partition(".")[0])
+        found += wrong is None
+        if wrong is not None:
+            verdict.damaged.append((path, wrong))
+            if repair:
+                store.put_record_aside(path, wrong)
+    if found:
+        verdict.notes.append(f"{found:,} records of cells that have one, in {store.folder / 'repeated'}")

@@ -1,0 +1,218 @@
+"""Profiles: what a cluster's partition is called and what its jobs may ask for. TOML to `Profile`.
+
+A profile says nothing about a study, and a study nothing about a cluster: the same study runs anywhere.
+"""
+
+import math
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UsageError, unknown
+from bench.toml_lines import Way, line_of
+
+PROFILES = Path(__file__).parent / "profiles"
+MOST_MINUTES = 366 * 24 * 60.0
+
+# Options of sbatch that the launcher or submitit sets itself: what stands instead of them in a profile.
+TAKEN = {
+    "account": "account",
+    "constraint": "constraint",
+    "cpus-per-task": "cpus_per_worker",
+    "gpus": "gpus_per_worker",
+    "gpus-per-node": "gpus_per_worker",
+    "gpus-per-task": "gpus_per_worker",
+    "mem": "memory_gb",
+    "mem-per-cpu": "memory_gb",
+    "mem-per-gpu": "memory_gb",
+    "no-requeue": "requeue",
+    "partition": "partition",
+    "qos": "qos",
+    "requeue": "requeue",
+    "signal": "grace_seconds",
+    "time": "minutes",
+    **dict.fromkeys(
+        ("array", "error", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "wckey")
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One way of asking a cluster for jobs. What is None is left to the cluster."""
+
+    name: str
+    minutes: float  # time limit of a job
+    memory_gb: float  # of a worker, where nothing better is predicted
+    most_memory_gb: float  # the largest that a job may ask
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    cpus_per_worker: int = 1
+    gpus_per_worker: int = 0
+    array_parallelism: int = 256  # jobs of one submission at the same time
+    requeue: bool = True  # whether Slurm may queue a job again after preemption or the death of its node
+    grace_seconds: float = 60.0  # from the warning of a job to its end
+    setup: tuple[str, ...] = ()  # shell lines before the job starts
+    extra: dict[str, str | int | bool] = field(default_factory=dict)  # further options of sbatch
+
+
+def shipped() -> dict[str, Path]:
+    """The profiles that come with the package: name -> file."""
+    return {path.stem: path for path in sorted(PROFILES.glob("*.toml"))}
+
+
+def load(profile: str | Path) -> Profile:
+    """Read a shipped profile (by name) or a TOML file (by path); the profile's name is the file's stem.
+
+    Raises `UsageError` naming file, line and key for whatever is wrong, with the nearest allowed key.
+    """
+    path = _find(profile)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read as a profile: {error}") from error
+    try:
+        raw = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # bad syntax, or a number or nesting without end
+        line = re.search(r"at line (\d+)", str(error))
+        where = f"{path}:{line[1] if line else len(text.splitlines())}"
+        raise UsageError(f"{where}: this is not valid TOML: {error}") from error
+    try:
+        return _profile(path.stem, raw)
+    except _Fault as fault:
+        line = line_of(text, fault.way)
+        where = f"{path}:{line}" if line else str(path)
+        raise UsageError(
+            f"{where}: {fault}", tuple(step for step in fault.way if isinstance(step, str))
+        ) from None
+
+
+class _Fault(Exception):
+    """Something wrong at ``way``; `load` knows the file and makes it an error with a line."""
+
+    def __init__(self, message: str, way: Way):
+        super().__init__(message)
+        self.way = way
+
+
+def _impossible(key: str, got: object, allowed: str, way: Way) -> _Fault:
+    return _Fault(f"{key} = {got!r} is not possible; allowed: {allowed}", way)
+
+
+def _find(profile: str | Path) -> Path:
+    known = shipped()
+    if str(profile) in known:
+        return known[str(profile)]
+    path = Path(profile)
+    if path.is_file():
+        return path
+    if path.suffix == ".toml":
+        raise UsageError(f"there is no profile file {path}")
+    error = unknown("profile", str(profile), known)
+    raise UsageError(f"{error}. A profile of your own is given as the path of its .toml file")
+
+
+def _profile(name: str, raw: dict[str, Any]) -> Profile:
+    for key in raw:
+        if key not in _CHECKS:
+            raise _Fault(str(unknown("key of a profile", key, _CHECKS)), (key,))
+    for entry in fields(Profile):
+        required = entry.default is MISSING and entry.default_factory is MISSING
+        if required and entry.name not in raw and entry.name != "name":
+            raise _Fault(f"a profile has {entry.name}; write for example {_EXAMPLES[entry.name]}", ())
+    values = {key: _CHECKS[key](key, value) for key, value in raw.items()}
+    made = Profile(name, **values)
+    if made.memory_gb > made.most_memory_gb:
+        allowed = f"at most most_memory_gb, which is {made.most_memory_gb:g}"
+        raise _impossible("memory_gb", raw["memory_gb"], allowed, ("memory_gb",))
+    if made.grace_seconds >= made.minutes * 60:
+        allowed = f"less than the job's time limit, which is {made.minutes * 60:g} s"
+        way: Way = ("grace_seconds",) if "grace_seconds" in raw else ("minutes",)
+        raise _impossible("grace_seconds", made.grace_seconds, allowed, way)
+    return made
+
+
+def _word(key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise _impossible(
+            key, value, "a name that the cluster knows; leave the key out for its default", (key,)
+        )
+    return value
+
+
+def _number(least: float, most: float) -> Callable[[str, Any], float]:
+    def check(key: str, value: Any) -> float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or math.isnan(value) or not least <= value <= most:
+            raise _impossible(key, value, f"a number from {least:g} to {most:g}", (key,))
+        return float(value)
+
+    return check
+
+
+def _whole(least: int) -> Callable[[str, Any], int]:
+    def check(key: str, value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise _impossible(key, value, f"a whole number, {least} or more", (key,))
+        return value
+
+    return check
+
+
+def _yes_or_no(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _impossible(key, value, "true, false", (key,))
+    return value
+
+
+def _lines(key: str, value: Any) -> tuple[str, ...]:
+    lines = value if isinstance(value, list) else [value]
+    for i, line in enumerate(lines):
+        if not isinstance(line, str) or not line.strip() or "\n" in line:
+            raise _impossible(key, line, "one line of shell, or a list of such lines", (key, i))
+    return tuple(lines)
+
+
+def _options(key: str, value: Any) -> dict[str, str | int | bool]:
+    if not isinstance(value, dict):
+        raise _impossible(key, value, "a table of sbatch's options, such as exclude = 'node7'", (key,))
+    for option, setting in value.items():
+        plain, way = option.replace("_", "-"), (key, option)
+        if plain in TAKEN:
+            instead = f"write {TAKEN[plain]} above [extra]" if TAKEN[plain] else "leave it out"
+            raise _Fault(f"'{option}' is set by metabench itself; {instead}", way)
+        if not re.fullmatch(r"[a-z][a-z0-9-]+", plain):
+            raise _Fault(f"'{option}' is no long option of sbatch; write it without dashes before it", way)
+        if not isinstance(setting, str | int) or "\n" in str(setting) or setting is False:
+            raise _impossible(
+                option, setting, "a text, a whole number, or true for an option without value", way
+            )
+    return dict(value)
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "partition": _word,
+    "account": _word,
+    "qos": _word,
+    "constraint": _word,
+    "minutes": _number(1.0, MOST_MINUTES),
+    "memory_gb": _number(0.1, 1e5),
+    "most_memory_gb": _number(0.1, 1e5),
+    "cpus_per_worker": _whole(1),
+    "gpus_per_worker": _whole(0),
+    "array_parallelism": _whole(1),
+    "requeue": _yes_or_no,
+    "grace_seconds": _number(1.0, 86_400.0),
+    "setup": _lines,
+    "extra": _options,
+}
+_EXAMPLES = {
+    "minutes": "minutes = 60",
+    "memory_gb": "memory_gb = 4",
+    "most_memory_gb": "most_memory_gb = 180",
+}

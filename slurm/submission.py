@@ -1,0 +1,168 @@
+"""The folder of one submission: the frozen plan, its packs, their jobs, logs and claims.
+
+<results>/<study>/jobs/<submission>/plan.parquet       what is to run: cells, and the pack of each
+                                    packs.json         pack number -> cells, resource class, minutes
+                                    submission.json    the terms, and the job of every pack
+                                    logs/              submitit's
+                                    claims/            see `slurm.claims`
+"""
+
+import json
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.cells import Cell
+from bench.disk import failed, write_whole
+from bench.record import Record, timestamp
+from slurm.pack import Needs, Pack
+
+ROWS = 10_000  # of the plan that are read together
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What all jobs of a submission go by. ``time_limit`` is of a cell, in seconds, ``minutes`` of a job."""
+
+    study: str
+    profile: str
+    minutes: float
+    grace_seconds: float
+    requeue: bool
+    time_limit: float
+    time: str = ""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell of the plan. ``before`` is when the record began that it had at submission; "" if none."""
+
+    cell: Cell
+    before: str = ""
+
+    def is_missing(self, record: Record | None) -> bool:
+        """Whether it is still to do, given its record now."""
+        if record is None or record["status"] == "killed":
+            return True
+        return bool(self.before) and record.get("started") == self.before
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The files of a submission, in ``folder``."""
+
+    folder: Path
+
+    @property
+    def plan(self) -> Path:
+        return self.folder / "plan.parquet"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    @property
+    def claims(self) -> Path:
+        return self.folder / "claims"
+
+    def write(self, terms: Terms, planned: Iterable[Planned], packs: list[Pack]) -> None:
+        """Freeze a plan; ``planned`` holds the cells of all ``packs``."""
+        of = {one.cell.id: one for one in planned}
+        rows = [(of[cell_id], one.number) for one in packs for cell_id in one.ids]
+        columns = {
+            "id": [p.cell.id for p, _ in rows],
+            "cell": list(_texts(p.cell.description for p, _ in rows)),
+            "pack": [number for _, number in rows],
+            "before": [p.before for p, _ in rows],
+        }
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns), sink, compression="zstd", row_group_size=ROWS)
+        write_whole(self.plan, sink.getvalue().to_pybytes())
+        listed = {
+            one.number: {
+                "cells": list(one.ids),
+                "needs": asdict(one.needs),
+                "workers": one.workers,
+                "seconds": round(one.seconds, 1),
+                "minutes": round(one.minutes, 2),
+            }
+            for one in packs
+        }
+        self._write("packs.json", listed)
+        self._write("submission.json", asdict(terms) | {"jobs": {}})
+        self.logs.mkdir(exist_ok=True)
+
+    def terms(self) -> Terms:
+        known = self._read("submission.json")
+        known.pop("jobs")
+        return Terms(**known)
+
+    def packs(self) -> dict[int, Pack]:
+        """All packs by number."""
+        return {
+            int(number): Pack(
+                int(number), Needs(**one["needs"]), one["workers"], one["seconds"], tuple(one["cells"])
+            )
+            for number, one in self._read("packs.json").items()
+        }
+
+    def cells(self, pack: int) -> list[Planned]:
+        """The cells of a pack, in order."""
+        try:
+            table = pq.read_table(self.plan, filters=[("pack", "=", pack)], use_threads=False)
+        except OSError as error:
+            raise failed("read", self.plan, error) from error
+        rows = table.to_pylist()
+        return [Planned(Cell(row["id"], json.loads(row["cell"])), row["before"]) for row in rows]
+
+    def jobs(self) -> dict[int, str]:
+        """The job of every pack that has been submitted."""
+        return {int(pack): job for pack, job in self._read("submission.json")["jobs"].items()}
+
+    def add_jobs(self, jobs: dict[int, str]) -> None:
+        """Note the jobs of some packs."""
+        known = self._read("submission.json")
+        self._write("submission.json", known | {"jobs": known["jobs"] | {str(k): v for k, v in jobs.items()}})
+
+    def log(self, job: str) -> Path:
+        """Where a job writes what it does; submitit's name for it."""
+        return self.logs / f"{job}_0_log.out"
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise failed("read", path, error) from error
+
+    def _write(self, name: str, content: dict[Any, Any]) -> None:
+        write_whole(self.folder / name, json.dumps(content).encode())
+
+
+def _texts(descriptions: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Descriptions as JSON. Cells share the tables of their plugins: each is made text once."""
+    known: dict[int, tuple[Any, str]] = {}  # by identity; the table is kept, so that its id stays its own
+    for description in descriptions:
+        parts = []
+        for key, value in description.items():
+            if id(value) not in known:
+                known[id(value)] = value, json.dumps(value)
+            parts.append(f"{json.dumps(key)}: {known[id(value)][1]}")
+        yield "{" + ", ".join(parts) + "}"
+
+
+def new(study_folder: Path) -> Submission:
+    """A submission with a name of its own: the time, to the second, and a few random letters."""
+    stamp = timestamp()[:19].replace(":", "").replace("-", "")
+    return Submission(study_folder / "jobs" / f"{stamp}-{uuid.uuid4().hex[:4]}")
+
+
+def submissions(study_folder: Path) -> list[Submission]:
+    """All submissions of a study, the oldest first."""
+    folders = (path.parent for path in (study_folder / "jobs").glob("*/submission.json"))
+    return [Submission(folder) for folder in sorted(folders)]

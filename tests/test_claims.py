@@ -1,0 +1,171 @@
+"""Claims: who has which cells, who lives, and what is left of those who do not."""
+
+import os
+import time
+
+import pytest
+
+from bench.errors import UsageError
+from bench.record import Store, timestamp
+from slurm import claims
+from slurm.claims import Claim, lay, read, settle, submitting, survey
+from slurm.submission import submissions
+from tests.fake_slurm import FakeQueue, submitted
+from tests.toy_plugins import toy_cell, toy_record
+
+CELLS = [toy_cell(seed) for seed in range(6)]
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "results", "demo")
+
+
+@pytest.fixture
+def submission(store):
+    """Three jobs of two cells each."""
+    made = submitted(store, CELLS, per_job=2)
+    made.add_jobs({0: "5_0", 1: "5_1", 2: "5_2"})
+    lay(made, made.jobs())
+    return made
+
+
+def running(submission, job: str, *cells, since: float | None = None, **more) -> None:
+    """The job says that it runs these cells."""
+    claim = read(submission.claims / f"{job}.json")
+    claim.running = {cell.id: since or time.time() for cell in cells}
+    claim.node = "n1"
+    for name, value in more.items():
+        setattr(claim, name, value)
+    claim.write(submission.claims / f"{job}.json")
+
+
+def ids(*cells) -> set[str]:
+    return {cell.id for cell in cells}
+
+
+def test_live_jobs_have_their_cells_and_dead_ones_have_none(store, submission):
+    queue = FakeQueue({"5_0": "RUNNING", "5_1": "PENDING", "5_2": "CANCELLED"})
+    of = survey(store.folder, queue)
+    assert of.taken() == ids(*CELLS[:4])
+    assert settle(store, of) == []  # it ran nothing
+    assert [path.stem for path in sorted(submission.claims.iterdir())] == ["5_0", "5_1"]
+    assert sorted(queue.asked[0]) == ["5_0", "5_1", "5_2"]
+    assert len(queue.asked) == 1  # one question for all
+    assert store.ids() == {}
+
+
+def test_a_job_that_waits_to_run_again_lives(store, submission):
+    """Slurm says NODE_FAIL for seconds, and then queues it again."""
+    running(submission, "5_0", CELLS[0])
+    of = survey(store.folder, FakeQueue({"5_0": "NODE_FAIL"}))
+    assert of.taken() == ids(*CELLS[:2])
+    assert settle(store, of) == []
+    assert store.ids() == {}
+
+
+def test_what_a_dead_job_was_running_is_killed_with_slurms_word(store, submission):
+    running(submission, "5_1", CELLS[2], CELLS[3], since=time.time() - 60)
+    (first, second) = settle(store, survey(store.folder, FakeQueue({"5_1": "TIMEOUT"})))
+    assert ids(CELLS[2], CELLS[3]) == {first["id"], second["id"]}
+    record = store.read(CELLS[2].id)
+    assert record["status"] == "killed"
+    assert record["reason"]["message"] == "job 5_1 ended on n1 while it ran this cell: TIMEOUT"
+    assert record["reason"]["type"] == "TIMEOUT"
+    assert record["cell"] == CELLS[2].description
+    assert 50 < record["seconds"] < 70
+    assert settle(store, survey(store.folder, FakeQueue())) == []  # once
+
+
+def test_slurm_may_have_forgotten_the_job(store, submission):
+    running(submission, "5_1", CELLS[2])
+    (record,) = settle(store, survey(store.folder, FakeQueue()))
+    assert "Slurm no longer knows the job" in record["reason"]["message"]
+
+
+def test_the_only_cell_of_a_job_out_of_memory_is_to_blame(store, submission):
+    running(submission, "5_0", CELLS[0])
+    running(submission, "5_1", CELLS[2], CELLS[3])
+    states = {"5_0": "OUT_OF_MEMORY", "5_1": "OUT_OF_MEMORY"}
+    settle(store, survey(store.folder, FakeQueue(states)))
+    assert store.ids() == {CELLS[0].id: "out_of_memory", CELLS[2].id: "killed", CELLS[3].id: "killed"}
+
+
+def test_what_was_told_to_stop_has_given_up_its_cells(store, submission):
+    running(submission, "5_0", CELLS[0], signal="TERM")
+    assert settle(store, survey(store.folder, FakeQueue({"5_0": "CANCELLED"}))) == []
+    assert store.ids() == {}
+
+
+@pytest.mark.parametrize("status", ["ok", "error"])
+def test_what_was_finished_at_the_last_moment_is_no_loss(store, submission, status):
+    running(submission, "5_0", CELLS[0], since=time.time() - 60)
+    store.write(toy_record(CELLS[0], "demo") | {"status": status, "started": timestamp(30)})
+    assert settle(store, survey(store.folder, FakeQueue())) == []
+    assert store.ids() == {CELLS[0].id: status}
+
+
+def test_an_older_failure_does_not_hide_the_loss(store, submission):
+    running(submission, "5_0", CELLS[0])
+    store.write(toy_record(CELLS[0], "demo") | {"status": "error", "started": timestamp(3600)})
+    assert len(settle(store, survey(store.folder, FakeQueue()))) == 1
+
+
+def test_a_job_that_ends_properly_meanwhile_leaves_nothing(store, submission):
+    running(submission, "5_0", CELLS[0])
+    of = survey(store.folder, FakeQueue())
+    (submission.claims / "5_0.json").unlink()
+    assert settle(store, of) == []
+    assert store.ids() == {}
+
+
+def test_without_an_answer_the_heartbeat_counts_and_nothing_is_settled(store, submission):
+    running(submission, "5_1", CELLS[2])
+    silent = submission.claims / "5_1.json"
+    past = time.time() - 2 * claims.SILENCE_S
+    os.utime(silent, (past, past))
+    of = survey(store.folder, FakeQueue(silence="no Slurm here"))
+    assert of.taken() == ids(*CELLS[:2], *CELLS[4:])
+    assert of.silence == "no Slurm here"
+    assert settle(store, of) == []
+    assert silent.exists()
+
+
+def test_claims_may_be_deleted_or_damaged(store, submission):
+    (submission.claims / "5_0.json").unlink()
+    (submission.claims / "5_1.json").write_text('{"job": "5_1"')
+    of = survey(store.folder, FakeQueue({"5_0": "RUNNING", "5_1": "RUNNING", "5_2": "RUNNING"}))
+    assert of.taken() == ids(*CELLS[4:])
+
+
+def test_a_job_that_has_begun_keeps_its_own_claim(store, submission):
+    running(submission, "5_0", CELLS[0])
+    lay(submission, {0: "5_0"})
+    assert set(read(submission.claims / "5_0.json").running) == ids(CELLS[0])
+
+
+def test_a_study_that_was_never_submitted(store):
+    queue = FakeQueue(silence="must not be asked")
+    assert survey(store.folder, queue).held == []
+    assert submissions(store.folder) == []
+
+
+def test_one_submit_at_a_time(store):
+    lock = store.folder / "jobs" / "submitting"
+    with submitting(store.folder):
+        said = rf"under way \(process {os.getpid()} on .*delete .*submitting"
+        with pytest.raises(UsageError, match=said), submitting(store.folder):
+            pass
+        assert lock.exists()
+    assert not lock.exists()
+    lock.write_text("one that died")
+    past = time.time() - 2 * claims.LOCK_S
+    os.utime(lock, (past, past))
+    with submitting(store.folder):
+        pass
+    assert not lock.exists()
+
+
+def test_claim_files_hold_one_job(submission):
+    claim = read(submission.claims / "5_1.json")
+    assert claim == Claim("5_1", 1, [cell.id for cell in CELLS[2:4]])

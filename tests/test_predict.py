@@ -1,0 +1,184 @@
+"""Predicted seconds and memory, against what runs of the same cells took."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from bench import fake, inputs, measure, spec
+from bench.cells import Cell, cell_id, expand
+from bench.plugin import Resources
+from bench.predict import DEFAULT_S, predict
+from tests.toy_cells import cell, register_toys
+
+STUDY = """
+question = "How long?"
+seeds = 3
+n_tasks = 4
+problem = {name = "sinusoid"}
+inner = {name = "gradient_descent", steps = [2, 8], learning_rate = 0.01}
+
+[[method]]
+name = "maml"
+backward = ["adjoint", "unrolled"]
+
+[[method]]
+name = "imaml"
+linear = {name = "conjugate_gradient", iterations = 3, tolerance = [0.0, 1e-6]}
+"""
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> list[Cell]:
+    (tmp_path / "study.toml").write_text(STUDY)
+    return expand(spec.load(tmp_path / "study.toml"))
+
+
+def record_of(of: Cell, seconds: float, **more) -> dict:
+    return {"id": of.id, "status": "ok", "seconds": seconds, "cell": of.description} | more
+
+
+def reading(records: dict[str, dict]):
+    """As `Store.each` reads."""
+    return lambda wanted: [record for cell_id, record in records.items() if wanted(cell_id)]
+
+
+def nothing(wanted) -> list[dict]:
+    return []
+
+
+def seedless(of: Cell) -> str:
+    return cell_id(of.description | {"seed": 0})
+
+
+def test_a_done_cell_tells_of_the_same_with_another_seed(cells):
+    done = [c for c in cells if c.description["seed"] == 0]
+    pending = [c for c in cells if c.description["seed"] > 0]
+    taken = {c.id: record_of(c, 10.0 + number) for number, c in enumerate(done)}
+    by_kind = {seedless(c): taken[c.id]["seconds"] for c in done}
+    for one, prediction in zip(pending, predict(pending, done, reading(taken)), strict=True):
+        assert (prediction.seconds, prediction.how) == (by_kind[seedless(one)], "done cells")
+
+
+def test_like_cells_tell_in_proportion_to_their_calls(cells):
+    def steps(of: Cell) -> int:
+        return of.description["method"]["inner"]["steps"]
+
+    exact = [c for c in cells if not c.description["method"].get("linear", {}).get("tolerance")]
+    done = [c for c in exact if steps(c) == 2]
+    pending = [c for c in exact if steps(c) == 8]
+    taken = {c.id: record_of(c, 100.0) for c in done}
+    for prediction in predict(pending, done, reading(taken)):
+        assert prediction.how == "like cells"
+        assert 100.0 < prediction.seconds < 400.0  # something of a cell's time does not grow with its steps
+    swapped = predict(done, pending, reading({c.id: record_of(c, 100.0) for c in pending}))
+    assert all(25.0 < prediction.seconds < 100.0 for prediction in swapped)
+
+
+def test_calls_alone_order_cells_by_their_work(cells):
+    predictions = dict(zip(cells, predict(cells, [], nothing, budget_s=200.0), strict=True))
+    for one, prediction in predictions.items():
+        if one.description["method"]["name"] != "maml":
+            continue
+        assert prediction.how == "oracle calls"
+        longer = {**one.description["method"]["inner"], "steps": 8}
+        more = cell_id(one.description | {"method": one.description["method"] | {"inner": longer}})
+        other = next(p for c, p in predictions.items() if c.id == more)
+        assert prediction.seconds <= other.seconds
+        assert prediction.memory <= other.memory
+
+
+def test_what_cannot_be_known_gets_the_default():
+    unknown = Cell(
+        "x", {"problem": {"name": "no such"}, "method": {"name": "neither"}, "seed": 0, "device": "cpu"}
+    )
+    (prediction,) = predict([unknown], [], nothing)
+    assert (prediction.seconds, prediction.memory, prediction.how) == (DEFAULT_S, None, "default")
+
+
+def test_fake_tensors_have_the_peak_of_real_ones(cells):
+    """To the byte, as long as all iterations are run; else no less."""
+    with fake.faker() as faker:
+        for one in (c for c in cells if c.description["seed"] == 0):
+            prepared = inputs.prepare(one.description)
+            peak = faker.peak(one.description, 60.0)
+            assert peak is not None
+            tasks = prepared.tasks
+            given = prepared.meta.nbytes + sum(
+                x.nbytes for x in (tasks.support_x, tasks.support_y, tasks.query_x, tasks.query_y)
+            )
+            real = measure.tensor_bytes(prepared.run, prepared.device)["peak"]
+            if one.description["method"].get("linear", {}).get("tolerance"):
+                assert real <= peak - given < 1.5 * real
+            else:
+                assert peak - given == real
+
+
+def test_the_peak_of_many_steps_follows_from_few(cells):
+    """Exactly where every step adds the same, as in the adjoint sweep and the unrolled graph."""
+    kinds = [
+        c for c in cells if c.description["seed"] == 0 and c.description["method"]["inner"]["steps"] == 8
+    ]
+    with fake.faker() as faker:
+        for one in kinds:
+            inner = one.description["method"]["inner"] | {"steps": 20}
+            long = one.description | {
+                "method": one.description["method"] | {"inner": inner},
+                "passes": ["time"],
+            }
+            (prediction,) = predict([Cell("x", long)], [], nothing, budget_s=200.0)
+            assert prediction.memory == faker.peak(long, 60.0)
+
+
+def test_what_asks_for_numbers_is_not_predicted(cells, monkeypatch):
+    toys = register_toys(monkeypatch)
+    monkeypatch.setattr(toys.ToyMethod, "__call__", lambda self, bilevel: bilevel.meta.sum().item())
+    with fake.faker() as faker:
+        assert faker.peak(cell().description, 60.0) is None
+
+
+def test_a_fake_run_ends_in_time_and_the_next_one_works(cells):
+    long = cells[0].description | {"n_tasks": 3}
+    start = time.monotonic()
+    with fake.faker() as faker:
+        assert faker.peak(long, 0.01) is None
+        assert time.monotonic() - start < 10.0
+        assert faker.peak(long, 60.0) is not None
+
+
+def test_a_fake_run_that_dies_is_no_prediction(cells, monkeypatch):
+    monkeypatch.setattr(fake, "fake_peak", lambda description: os._exit(9))
+    with fake.faker() as faker:
+        assert faker.peak(cells[0].description, 60.0) is None
+        monkeypatch.undo()
+        assert faker.peak(cells[0].description, 60.0) is not None
+
+
+def test_memory_of_done_cells_is_that_which_they_held(cells):
+    done, pending = cells[:1], [c for c in cells if seedless(c) == seedless(cells[0])][1:]
+    grown = {"resident": {"growth_bytes": 3 * 10**9}, "tensor_bytes": {"peak": 10**9}}
+    (prediction, *_) = predict(pending, done, reading({cells[0].id: record_of(cells[0], 1.0, **grown)}))
+    assert prediction.memory >= 3 * 10**9
+    burst = {"status": "out_of_memory", "reason": {"type": "MemoryLimit", "resident_bytes": 8 * 10**9}}
+    (prediction, *_) = predict(pending, done, reading({cells[0].id: record_of(cells[0], 1.0, **burst)}))
+    assert prediction.memory == 16 * 10**9
+
+
+def test_a_plugin_asks_for_what_it_needs(monkeypatch):
+    toys = register_toys(monkeypatch)
+    monkeypatch.setattr(toys.ToyMethod, "resources", Resources(gpus=2, minutes=5.0))
+    monkeypatch.setattr(toys.Toy, "resources", Resources(gpus=1, memory_gb=9.0, minutes=3.0))
+    (prediction,) = predict([cell()], [], nothing)
+    assert prediction.resources == Resources(gpus=2, memory_gb=9.0, minutes=5.0)
+    assert (prediction.seconds, prediction.how) == (300.0, "its plugins")
+
+
+def test_a_budget_is_kept(cells):
+    many = [
+        Cell(str(i), c.description | {"n_tasks": 1 + i % 100, "method": {**c.description["method"]}})
+        for i, c in enumerate(cells * 2000)
+    ]
+    start = time.monotonic()
+    assert len(predict(many, [], nothing, budget_s=0.5)) == len(many)
+    assert time.monotonic() - start < 20.0

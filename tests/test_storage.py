@@ -1,0 +1,329 @@
+"""`metabench verify`, `merge` and `gc`: what they find, what they do about it, and their exit codes."""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bench.record import Store, differences, parquet
+from bench.record.form import text_of
+from bench.record.parquet import part_paths, write_part
+from tests.command_line import metabench
+from tests.toy_records import everything, true_record
+
+DAY_S = 86400.0
+REFERENCE = Path(__file__).parent.parent / "results" / "reference"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """Four compacted records and four loose ones of the study demo, below the current folder."""
+    with contextlib.chdir(tmp_path):
+        store = Store("results", "demo")
+        for seed in range(8):
+            store.write(true_record(seed))
+            if seed == 3:
+                store.compact()
+        yield store
+
+
+def identity(seed: int) -> str:
+    return true_record(seed)["id"]
+
+
+def verified(*more: str) -> tuple[int, dict]:
+    result = metabench("verify", "demo", "--json", *more)
+    return result.code, result.json()
+
+
+def test_a_sound_store(store):
+    code, found = verified()
+    assert (code, found) == (0, {"cells": 8, "damaged": [], "run_again": [], "notes": [], "repaired": []})
+    assert "demo: 8 cells with a sound record; sound" in metabench("verify", "demo").out
+
+
+@pytest.mark.parametrize("study", ["accuracy_vs_steps", "peers"])
+def test_the_committed_records_are_sound(study):
+    assert metabench("verify", study, "--results", REFERENCE).code == 0
+
+
+def test_no_records(store):
+    shutil.rmtree("results/demo")
+    assert metabench("verify", "demo").code == 3
+
+
+WRONG = {
+    "empty": (lambda text: "", "is empty"),
+    "cut off": (lambda text: text[:-20], "is not valid JSON"),
+    "foreign": (lambda text: "Dear diary", "is not valid JSON"),
+    "of another form": (
+        lambda text: text.replace('"accuracy": {', '"accuracy": 1, "_": {'),
+        "is wrong at accuracy",
+    ),
+    "of a newer schema": (lambda text: text.replace('"schema": 1', '"schema": 2'), "has schema 2"),
+    "of another cell": (lambda text: text.replace('"seed": 5', '"seed": 6'), "describes the cell"),
+    "no text": (lambda text: "\udcff", "is not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_loose_record_that_is_damaged(store, kind):
+    damage, why = WRONG[kind]
+    path = store.loose.path(identity(5))
+    path.write_bytes(damage(path.read_text()).encode(errors="surrogateescape"))
+    before = everything(store.folder)
+    code, found = verified()
+    assert code == 1
+    assert everything(store.folder) == before  # nothing is touched
+    ((file, text),) = [(d["file"], d["why"]) for d in found["damaged"]]
+    assert (file, found["run_again"]) == (str(path), [identity(5)])
+    assert why in text
+    assert why in metabench("verify", "demo").out
+    repaired = metabench("verify", "demo", "--repair")
+    assert repaired.code == 0
+    assert "moved to results/demo/set_aside" in repaired.out
+    assert f"  {identity(5)}" in repaired.out
+    code, found = verified()
+    assert (code, found["cells"], found["damaged"]) == (0, 7, [])
+    assert found["notes"] == ["1 damaged files in results/demo/set_aside"]
+    store.write(true_record(5))  # run again
+    assert verified()[1]["cells"] == 8
+
+
+def test_a_damaged_record_whose_cell_has_another_is_not_run_again(store):
+    store.write(true_record(2, value=2.0), replace=True).write_text("{")
+    code, found = verified("--repair")
+    assert (code, found["run_again"], found["cells"]) == (0, [], 8)
+    assert store.read(identity(2)) == true_record(2)
+
+
+def rewritten(path: Path, change) -> Path:
+    """A part with other rows in the place of ``path``."""
+    table = pq.read_table(path)
+    path.unlink()
+    made = write_part(path.parent, [change(table)])
+    assert made is not None
+    return made
+
+
+def test_a_record_in_a_part_that_is_damaged(store):
+    (path,) = part_paths(store.folder)
+
+    def change(table: pa.Table) -> pa.Table:
+        texts = table.column("json").to_pylist()
+        texts[1] = texts[1].replace('"accuracy": {', '"accuracy": 1, "_": {')
+        return table.set_column(3, "json", pa.array(texts, pa.string()))
+
+    path = rewritten(path, change)
+    bad = pq.read_table(path).column("id")[1].as_py()
+    code, found = verified()
+    assert (code, found["cells"], found["run_again"]) == (1, 7, [bad])
+    assert f"holds a record of {bad} that is wrong at accuracy" in found["damaged"][0]["why"]
+    code, found = verified("--repair")
+    assert (code, found["run_again"]) == (0, [bad])
+    assert verified()[0] == 0
+    assert set(store.ids()) == {identity(seed) for seed in range(8)} - {bad}
+
+
+def test_a_status_that_is_not_that_of_the_record(store):
+    (path,) = part_paths(store.folder)
+    rewritten(path, lambda table: table.set_column(1, "status", pa.array(["ok", "ok", "error", "ok"])))
+    code, found = verified("--repair")
+    assert (code, len(found["run_again"])) == (0, 1)
+    assert "is ok, and the column of the part says error" in found["damaged"][0]["why"]
+
+
+@pytest.mark.parametrize("where", ["header", "page", "footer"])
+def test_a_part_with_a_flipped_bit(store, monkeypatch, where):
+    store.compact()
+    (path,) = part_paths(store.folder)
+    monkeypatch.setattr(parquet, "GROUP_RECORDS", 3)
+    path = rewritten(path, lambda table: table)
+    group = pq.ParquetFile(path).metadata.row_group(1).column(3)
+    page = group.data_page_offset + group.total_compressed_size
+    content = bytearray(path.read_bytes())
+    content[{"header": 2, "page": page - 5, "footer": len(content) - 12}[where]] ^= 0x10
+    path.write_bytes(content)
+    code, found = verified()
+    assert (code, len(found["damaged"])) == (1, 1)
+    assert metabench("verify", "demo", "--repair").code == 0
+    code, found = verified()
+    expected = {"header": 8, "page": 5, "footer": 0}[where]
+    assert (code, found["damaged"]) == (0 if expected else 3, [])
+    assert found["cells"] == len(store.ids()) == len(store.records()) == expected
+
+
+def test_what_does_no_harm_is_noted(store):
+    store.loose.path(identity(7)).rename(store.loose.folder / f"{identity(7)}.{'0' * 32}.taken")
+    (store.loose.folder / "notes.txt").write_text("mine")
+    store.write(true_record(1, value=3.0))
+    code, found = verified()
+    assert (code, found["cells"]) == (0, 8)
+    assert any("a compaction that was killed" in note for note in found["notes"])
+    assert any("notes.txt is none of the store's" in note for note in found["notes"])
+    assert any("1 records of cells that have one" in note for note in found["notes"])
+
+
+def test_a_damaged_repeated_record(store):
+    path = store.write(true_record(1, value=3.0))
+    path.write_text("{")
+    code, found = verified()
+    assert (code, found["run_again"]) == (1, [])
+    assert verified("--repair")[0] == 0
+    assert (verified()[0], store.repeated()) == (0, [])
+
+
+@pytest.fixture
+def other(store) -> Store:
+    """The same study from another cluster: cells 6 to 9; one of the common two with another result."""
+    other = Store("elsewhere", "demo")
+    for seed in range(6, 10):
+        other.write(true_record(seed, value=1.0 + (seed == 7)) | {"seconds": 3.0})
+    return other
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.parametrize("folder", ["elsewhere", "elsewhere/demo"])
+def test_merge(store, other, compacted, folder):
+    if compacted:
+        other.compact()
+    before = everything(Path("elsewhere"))
+    result = metabench("merge", folder)
+    assert result.code == 1
+    assert "demo: 2 new, 0 the same, 2 of cells with another record" in result.out
+    assert f"{identity(7)} has other results: accuracy.x" in result.out
+    assert everything(Path("elsewhere")) == before
+    assert set(store.ids()) == {identity(seed) for seed in range(10)}
+    assert store.read(identity(7)) == true_record(7)  # the first stays
+    assert store.read(identity(9)) == other.read(identity(9))
+    assert sorted(store.repeated()) == sorted([(identity(6), True), (identity(7), False)])
+    for _ in range(2):  # killed and called again, or called twice: no more than that
+        after = everything(Path("results"))
+        assert metabench("merge", folder, "--into", "results").code == 1
+        assert everything(Path("results")) == after
+
+
+def test_merge_into_nothing_is_a_copy(store):
+    metabench("merge", "results", "--results", "new")
+    assert Store("new", "demo").records() == store.records()
+    assert metabench("merge", "results", "--results", "new", "--json").json()[0]["same"] == 8
+    assert metabench("merge", "new", "--results", "results").code == 0
+    assert store.repeated() == []
+
+
+def test_merge_brings_the_study_file_and_repeated_records(measured: Path):
+    store = Store("results", "tiny")
+    record = store.records()[0]
+    store.write(record | {"seconds": 9.0})
+    assert metabench("merge", "results", "--results", "new").code == 0
+    assert metabench("status", "tiny", "--results", "new").code == 0
+    assert Path("new/tiny/tiny.toml").read_bytes() == Path("results/tiny/tiny.toml").read_bytes()
+    assert Store("new", "tiny").repeated() == [(record["id"], True)]
+
+
+def test_of_two_records_the_better_one_counts(store):
+    other = Store("elsewhere", "demo")
+    store.write(true_record(20, "error"))
+    store.write(true_record(21, "killed"))
+    store.write(true_record(22, "declined"))
+    for seed, status in ((20, "ok"), (21, "not_converged"), (22, "out_of_memory"), (1, "error")):
+        other.write(true_record(seed, status, 2.0))
+    result = metabench("merge", "elsewhere", "--json")
+    assert result.code == 1
+    differ = dict(result.json()[0]["differ"])
+    assert differ[identity(20)] == ["status", "accuracy.x"]
+    states = {seed: store.ids()[identity(seed)] for seed in (1, 20, 21, 22)}
+    assert states == {1: "ok", 20: "ok", 21: "not_converged", 22: "declined"}
+    assert len(store.repeated()) == 4  # the other one of each
+
+
+@pytest.mark.parametrize("source", ["nowhere", "empty", "results", "results/demo"])
+def test_merge_of_nothing_or_of_itself(store, source):
+    Path("empty").mkdir()
+    before = everything(Path("results"))
+    result = metabench("merge", source)
+    assert result.code == 2
+    assert source in result.err
+    assert everything(Path("results")) == before
+
+
+def test_differences_are_of_results_alone():
+    one = true_record(1) | {"calls": {"inner_grads": 5}, "seconds": 1.0}
+    one["accuracy"]["references"] = {"maml": {"relative_error": [0.1], "how": "x"}}
+    other = json.loads(text_of(one)) | {"seconds": 2.0, "time": {"samples_s": [1.0]}}
+    assert differences(one, other) == []
+    other["calls"]["inner_grads"] = 6
+    other["accuracy"]["references"]["maml"]["relative_error"] = [0.2]
+    other["accuracy"]["meta_grad_sha256"] = "f"
+    assert differences(one, other) == [
+        "calls.inner_grads",
+        "accuracy.meta_grad_sha256",
+        "accuracy.references.maml.relative_error",
+    ]
+
+
+def test_status_says_what_ran_again(measured: Path):
+    store = Store("results", "tiny")
+    one, two, *_ = store.records()
+    store.write(one | {"seconds": 9.0})
+    assert "1 cell ran again unasked" in metabench("status", "tiny").out
+    store.write(two | {"calls": {"inner_grads": 99}})
+    result = metabench("status", "tiny")
+    assert result.code == 0
+    assert f"1 with other results: {two['id']}" in result.out
+    assert {"id": one["id"], "agrees": True} in metabench("status", "tiny", "--json").json()["repeated"]
+
+
+def aged(path: Path, days: float) -> Path:
+    for below in [*path.rglob("*"), path]:
+        os.utime(below, times=(time.time() - days * DAY_S,) * 2)
+    return path
+
+
+def test_gc(store):
+    jobs = store.folder / "jobs"
+    for name, days in (("old", 40), ("alive", 40)):
+        (jobs / name / "claims").mkdir(parents=True)
+        (jobs / name / "plan.parquet").write_bytes(b"x" * 1000)
+        (jobs / name / "claims" / "1_0.json").write_text("{}")
+        aged(jobs / name, days)
+    os.utime(jobs / "alive" / "claims" / "1_0.json")
+    (store.folder / "set_aside").mkdir()
+    aged(store.folder / "set_aside", 1)
+    (store.folder / "repeated").mkdir()  # young
+    litter = store.loose.folder / f".x.json.host.1.{'a' * 32}.tmp"
+    litter.write_bytes(b"x" * 500)
+    foreign = store.loose.folder / ".swap.tmp"
+    foreign.write_text("an editor's")
+    for path in (litter, foreign):
+        os.utime(path, (0, 0))
+    Path("results/nothing").mkdir()
+    aged(Path("results/nothing"), 1)
+
+    before = everything(Path("results"))
+    dry = metabench("gc", "--dry-run")
+    assert (dry.code, everything(Path("results"))) == (0, before)
+    for text in (
+        f"{litter} (500 B): a write that was cut off",
+        f"{jobs / 'old'} (1002 B): no sign of life for 40 days",
+    ):
+        assert text in dry.out
+    assert "4 to remove, 1.5 KiB" in dry.out
+    result = metabench("gc")
+    assert (result.code, result.out.splitlines()[-1]) == (0, "4 removed, 1.5 KiB")
+    gone = set(before) - set(everything(Path("results")))
+    assert {path.split("/")[-1] for path in gone} == {litter.name, "plan.parquet", "1_0.json"}
+    assert [p.name for p in sorted(store.folder.iterdir()) if p.is_dir()] == ["jobs", "records", "repeated"]
+    assert (jobs / "alive").exists()
+    assert not Path("results/nothing").exists()
+    assert len(store.ids()) == 8
+    assert metabench("gc").out.splitlines() == ["0 removed, 0 B"]
+    assert metabench("gc", "--days", "0").code == 0
+    assert metabench("gc", "--results", "nowhere").code == 2

@@ -1,0 +1,311 @@
+"""From missing cells to jobs: what is sent, what is declined, and the verbs around it. No Slurm is needed."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import submitit
+
+from bench import spec
+from bench.cells import expand
+from bench.errors import UsageError
+from bench.plugin import Resources
+from bench.record import Store, timestamp, unmeasured
+from slurm import claims
+from slurm.claims import survey
+from slurm.pack import Packing
+from slurm.profile import Profile
+from slurm.submission import submissions
+from slurm.submit import packing, parameters, plan, scripts, send
+from tests.command_line import TINY, metabench
+from tests.fake_slurm import FakeQueue, install_clients, submitted
+from tests.toy_cells import cell as toy
+from tests.toy_cells import register_toys
+
+CPU = Profile("cpu", minutes=30.0, memory_gb=2.0, most_memory_gb=16.0)
+GPU = Profile("gpu", minutes=30.0, memory_gb=2.0, most_memory_gb=16.0, gpus_per_worker=1, cpus_per_worker=4)
+PATIENCE_S = 180.0
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """The tiny study of four cells in an empty current folder, without Slurm on the path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    Path("tiny.toml").write_text(TINY)
+    return spec.load("tiny.toml")
+
+
+@pytest.fixture
+def store(tiny) -> Store:
+    return Store(Path("results"), "tiny")
+
+
+def planned(of, store, profile=CPU, cells=None, **options):
+    return plan(of, expand(of) if cells is None else cells, store, profile, packing(profile), **options)
+
+
+def ids(made) -> set[str]:
+    return {cell for one in made.packs for cell in one.ids}
+
+
+def test_only_what_is_missing_and_not_with_live_jobs_is_sent(tiny, store):
+    ok, killed, failed, held = cells = expand(tiny)
+    for cell, status in ((ok, "ok"), (killed, "killed"), (failed, "error")):
+        store.write(unmeasured("tiny", cell.id, cell.description, status, {"message": "", "type": None}, 1.0))
+    made = planned(tiny, store, held={held.id, ok.id})
+    assert (ids(made), made.held) == ({killed.id}, 1)
+    made = planned(tiny, store, held={held.id}, retry=True)
+    assert ids(made) == {killed.id, failed.id}
+    before = {one.cell.id: one.before for one in made.planned}
+    assert before == {killed.id: "", failed.id: store.read(failed.id)["started"]}
+    assert planned(tiny, store, held={cell.id for cell in cells}).packs == []
+
+
+def test_a_cell_that_no_job_can_hold_is_declined_with_both_numbers_until_one_can(tiny, store, monkeypatch):
+    toys = register_toys(monkeypatch)
+    monkeypatch.setattr(toys.ToyMethod, "resources", Resources(memory_gb=20.0))
+    cells = [toy(seed=0), toy("raise", problem={"name": "toy", "strength": 1.0})]
+    made = planned(tiny, store, cells=cells)
+    assert made.packs == []
+    record = made.declined[0]
+    assert record["status"] == "declined"
+    assert re.match(
+        r"needs 20.0 GB \(asked for by its plugins\), and a worker gets at most 15.5 GB in a job of profile "
+        r"cpu \(most_memory_gb = 16\)",
+        record["reason"]["message"],
+    )
+    for one in made.declined:
+        store.write(one)
+    larger = Profile("big", minutes=30.0, memory_gb=2.0, most_memory_gb=64.0)
+    made = planned(tiny, store, larger, cells)
+    assert ids(made) == {one.id for one in cells}
+    assert {one.needs.memory_gb for one in made.packs} == {32.0}
+    assert all(one.before for one in made.planned)
+    refusal = unmeasured(
+        "tiny", cells[0].id, cells[0].description, "declined", {"message": "no", "type": "Declined"}, 0
+    )
+    store.write(refusal)  # by its method, for good
+    assert ids(planned(tiny, store, larger, cells)) == {cells[1].id}
+
+
+def test_cells_on_gpus_wait_for_a_profile_with_some(tiny, store, monkeypatch):
+    toys = register_toys(monkeypatch)
+    cpu, cuda = toy(), toy(device="cuda")
+    made = planned(tiny, store, cells=[cpu, cuda])
+    assert ids(made) == {cpu.id}
+    assert list(made.left_out.values()) == [1]
+    made = planned(tiny, store, GPU, [cpu, cuda])
+    assert {one.ids: one.needs.gpus for one in made.packs} == {(cpu.id,): 0, (cuda.id,): 1}
+    monkeypatch.setattr(toys.ToyMethod, "resources", Resources(gpus=2, minutes=20.0))
+    made = planned(tiny, store, GPU, [cpu])
+    assert [(one.needs.gpus, one.seconds) for one in made.packs] == [(2, 1200.0)]
+    monkeypatch.setattr(toys.ToyMethod, "resources", Resources(minutes=40.0))
+    made = planned(tiny, store, GPU, [cpu])
+    assert (made.packs, len(made.left_out)) == ([], 1)
+
+
+def test_what_sbatch_is_asked_for(tiny, store):
+    profile = Profile(
+        "long", minutes=29.5, memory_gb=2.0, most_memory_gb=16.0, partition="p", account="a", qos="q",
+        constraint="c", cpus_per_worker=3, array_parallelism=7, requeue=False, grace_seconds=45.0,
+        setup=("module load x", "export A='b c'"), extra={"exclude": "n7", "reservation": "r"},
+    )  # fmt: skip
+    made = plan(tiny, expand(tiny), store, profile, packing(profile, cells=2, workers=2))
+    (script,) = scripts(made, store, 1000)
+    options = dict(re.findall(r"^#SBATCH --([a-z-]+)(?:=(.*))?$", script, re.MULTILINE))
+    expected = {
+        "partition": "p", "account": "a", "qos": "q", "constraint": "c", "time": "30", "cpus-per-task": "6",
+        "array": "0-1%2", "signal": "USR2@45", "exclude": "n7", "reservation": "r", "no-requeue": "",
+        "mem": "2560M", "nodes": "1", "job-name": "metabench-tiny", "open-mode": "append",
+    }  # fmt: skip
+    assert expected.items() <= options.items()
+    assert not {"requeue", "error", "wckey", "gpus-per-node"} & set(options)
+    assert script.index("module load x") < script.index("export A='b c'") < script.index("srun")
+    assert "--cpus-per-task=6" in script.split("srun")[1]
+    assert parameters(made, made.packs[0], 3)["array_parallelism"] == 3
+    assert len(scripts(made, store, 1)) == 2  # arrays of one are plain jobs
+    assert "--array" not in scripts(made, store, 1)[0]
+
+
+@pytest.mark.parametrize(("minutes", "allowed"), [(30.0, "at most 29"), (0.0, "above 0")])
+def test_a_job_must_fit_its_time_limit(tiny, store, minutes, allowed):
+    with pytest.raises(
+        UsageError, match=rf"--minutes-per-job {minutes:g} .*30 min of profile cpu.*{allowed}"
+    ):
+        plan(tiny, expand(tiny), store, CPU, packing(CPU, minutes))
+    short = Profile("short", minutes=5.0, memory_gb=2.0, most_memory_gb=16.0)
+    assert packing(short).minutes == 4.0  # not 15
+
+
+class Local:
+    """submitit's executor of processes on this machine, for every array one."""
+
+    def __init__(self, folder: Path):
+        self._executor = submitit.LocalExecutor(folder)
+        self.jobs: list = []
+
+    def update_parameters(self, **given) -> None:
+        self._executor.update_parameters(**given)
+
+    def map_array(self, *arguments) -> list:
+        self.jobs = self._executor.map_array(*arguments)
+        return self.jobs
+
+
+def test_jobs_run_what_was_planned_and_nothing_twice(tiny, store, monkeypatch):
+    """From the plan through submitit's pickle and its own process to the store."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    executors: list[Local] = []
+
+    def local(folder: Path) -> Local:
+        executors.append(Local(folder))
+        return executors[-1]
+
+    made = plan(tiny, expand(tiny), store, CPU, Packing(cells=3))
+    submission, arrays = send(made, store, executor=local, most_tasks=lambda: 1)
+    assert [len(array) for array in arrays] == [1, 1]
+    assert [[job] for job in submission.jobs().values()] == arrays
+    counts = [job.result() for executor in executors for job in executor.jobs]
+    assert counts == [{"ok": 3}, {"ok": 1}]  # and no records: those are in the store
+    for executor in executors:
+        for job in executor.jobs:
+            job._process.wait(PATIENCE_S)
+    assert set(store.ids().values()) == {"ok"}
+    assert set(store.ids()) == {cell.id for cell in expand(tiny)}
+    texts = [path.read_text() for path in submission.logs.glob("*_0_log.out")]
+    for cell in expand(tiny):
+        assert sum(f"start {cell.id}" in text for text in texts) == 1
+        assert sum(f"done {cell.id} ok" in text for text in texts) == 1
+    assert survey(store.folder, FakeQueue()).held == []
+
+
+def test_a_refusal_of_sbatch_is_one_error(tiny, store, monkeypatch):
+    install_clients(Path("bin"))
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
+    done = metabench("submit", "tiny.toml", "--profile", "cpu")
+    assert done.code == 2
+    assert "sbatch refuses a job of profile cpu" in done.err
+    assert not (store.folder / "jobs" / "submitting").exists()
+    (submission,) = submissions(store.folder)
+    assert submission.jobs() == {}
+    assert survey(store.folder, FakeQueue()).held == []
+
+
+def test_dry_run_needs_no_slurm_and_writes_nothing(tiny, store):
+    done = metabench("submit", "tiny.toml", "--profile", "cpu", "--cells-per-job", 3, "--dry-run")
+    assert done.code == 0, done.err
+    assert "4 cells to send" in done.out
+    assert re.search(r"^ +job +cells +minutes +workers +memory GB", done.out, re.MULTILINE)
+    assert re.search(r"^ +0 +3 ", done.out, re.MULTILINE)
+    assert re.search(r"^ +1 +1 ", done.out, re.MULTILINE)
+    assert "#SBATCH --array=0-1%2" in done.out
+    assert "nothing is submitted" in done.out
+    assert not Path("results").exists()
+    told = metabench("submit", "tiny.toml", "--profile", "cpu", "--dry-run", "--json").json()
+    assert [len(one["ids"]) for one in told["packs"]] == [4]
+    assert told["scripts"][0].startswith("#!/bin/bash")
+
+
+def test_wrong_usage(tiny):
+    for arguments, message in [
+        (["--profile", "cup", "--dry-run"], r"unknown profile 'cup'; did you mean 'cpu'\?"),
+        (["--profile", "none.toml"], "there is no profile file none.toml"),
+        (["--profile", "cpu"], r"no Slurm .*--dry-run"),
+        (["--profile", "cpu", "--cells-per-job", "2", "--minutes-per-job", "3"], "give one of them"),
+        (["--profile", "cpu", "--cells-per-job", "0"], "cells-per-job"),
+    ]:
+        done = metabench("submit", "tiny.toml", *arguments)
+        assert done.code == 2, done.out
+        assert re.search(message, re.sub(r"\s+", " ", done.err)), done.err
+    done = metabench("cancel", "tiny.toml")
+    assert (done.code, "no Slurm" in done.err) == (2, True)
+
+
+def test_nothing_to_submit_is_said_and_no_error(tiny, store, monkeypatch):
+    install_clients(Path("bin"))
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
+    cells = expand(tiny)
+    for cell in cells[:2]:
+        store.write(unmeasured("tiny", cell.id, cell.description, "ok", {"message": "", "type": None}, 1.0))
+    submission = submitted(store, cells[2:])
+    claims.lay(submission, {0: "5"})  # the script says RUNNING of any job
+    done = metabench("submit", "tiny.toml", "--profile", "cpu")
+    assert done.code == 0, done.err
+    assert "2 cells with live jobs already" in done.out
+    assert "nothing to submit" in done.out
+    status = metabench("status", "tiny.toml", "--json").json()
+    assert status["jobs"]["states"] == {"running": 1}
+    assert status["jobs"]["slurm"] == "answers"
+    shown = metabench("status", "tiny.toml")
+    assert "jobs: 1 running; 2 of their cells are still to do" in shown.out
+    assert "--watch" in shown.out
+    done = metabench("cancel", "tiny.toml")
+    assert (done.code, done.out.strip()) == (0, "cancelled 1 job with 2 cells; finished ones are kept")
+    assert "scancel 5" in (Path("bin") / "log").read_text()
+
+
+def test_status_by_claims_where_slurm_is_silent(tiny, store):
+    cells = expand(tiny)
+    submission = submitted(store, cells)
+    claims.lay(submission, {0: "5"})
+    shown = metabench("status", "tiny.toml")
+    assert "Slurm is not asked: there is no Slurm on this machine" in shown.out
+    assert "jobs: 1 waiting; 4 of their cells are still to do" in shown.out
+    assert (submission.claims / "5.json").exists()
+
+
+def test_watch_ends_with_the_jobs(tiny, store, monkeypatch):
+    from bench.cli import watch
+
+    submission = submitted(store, expand(tiny))
+    claims.lay(submission, {0: "5"})
+    naps = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        (submission.claims / "5.json").unlink()
+
+    monkeypatch.setattr(watch.time, "sleep", nap)
+    shown = metabench("status", "tiny.toml", "--watch")
+    assert naps == [watch.WATCH_S]
+    assert shown.out.count("tiny: 4 cells") == 2
+    assert shown.code == 3
+
+
+def test_logs_of_a_cell_over_the_runs_of_its_jobs(tiny, store):
+    cells = expand(tiny)
+    one, other = cells[0].id, cells[1].id
+    submission = submitted(store, cells, per_job=2)
+    submission.add_jobs({0: "5_0"})
+    stamp = timestamp()
+    lines = [
+        "submitit says something", f"{stamp} job 5_0, run 1, on n1: 2 of 2 cells to do, 1 at a time",
+        f"{stamp} start {one} x", "a plugin says this", f"{stamp} job 5_0, run 2, on n2: 2 of 2 cells to do",
+        "not in any cell", f"{stamp} start {one} x", "and that", f"{stamp} done {one} ok",
+        f"{stamp} start {other} x", "of another",
+    ]  # fmt: skip
+    submission.log("5_0").write_text("\n".join(lines) + "\n")
+    shown = metabench("logs", one[:8])
+    assert shown.code == 0
+    assert [line[:6].strip() for line in shown.out.splitlines()[1:]] == ["3", "4", "7", "8", "9"]
+    assert str(submission.log("5_0").relative_to(Path.cwd())) in shown.out
+    assert metabench("logs", cells[3].id).code == 1  # its job is not submitted
+    assert "no submitted cell" in metabench("logs", "zz").err
+    assert "give more of the id" in metabench("logs", "").err
+
+
+def test_submissions_sort_by_time(store):
+    names = []
+    for number in range(2):
+        submission = submitted(store, [toy_like(number)])
+        names.append(submission.folder.name)
+    assert [one.folder.name for one in submissions(store.folder)] == sorted(names)
+    assert json.loads((submission.folder / "submission.json").read_text())["jobs"] == {}
+
+
+def toy_like(seed: int):
+    from tests.toy_plugins import toy_cell
+
+    return toy_cell(seed)
