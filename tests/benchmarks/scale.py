@@ -4,7 +4,7 @@
 
 The records are synthetic: those of a reference study under other ids, with other digits in their numbers, so
 that they are as long as real ones and compress as badly. Two in a hundred are failures. Every step is
-a process of its own; the verbs of the command line are taken with their start (torch and all plugins). Seconds
+a process of its own; the verbs of the command line are taken with their start (torch, plugins). Seconds
 are of the CPU, which a busy machine and its disk do not alter; those on the wall are of the largest study.
 """
 
