@@ -4,8 +4,8 @@
 
 The records are synthetic: those of a reference study under other ids, with other digits in their numbers, so
 that they are as long as real ones and compress as badly. Two in a hundred are failures. Every step is
-a process of its own; the verbs of the command line are taken with their start (importing torch and all plugins).
-Seconds are of the CPU, which a busy machine and its disk do not alter; those on the wall are of the largest study.
+a process of its own; the verbs of the command line are taken with their start (torch, plugins). Seconds
+are of the CPU, which a busy machine and its disk do not alter; those on the wall are of the largest study.
 """
 
 import argparse
@@ -164,7 +164,7 @@ def main() -> None:
 
 
 def table(cells: list[int], costs: list[list[Cost]]) -> list[str]:
-    """Seconds of every step for every number of cells; how the last ones grow; wall and memory of the last."""
+    """CPU seconds of every step; how the last ones grow; the last one's seconds on the wall and memory."""
     lines = [
         "| CPU seconds for cells | "
         + " | ".join(f"{n:,}" for n in cells)
