@@ -29,7 +29,11 @@ def estimate(method: Method, bilevel: Bilevel, at_once: int) -> Estimate:
     n_tasks = len(bilevel.tasks)
     if at_once >= n_tasks:
         return method(bilevel)
-    parts = [bilevel.take(slice(first, first + at_once)) for first in range(0, n_tasks, at_once)]
+    parts = []
+    for first in range(0, n_tasks, at_once):
+        which = slice(first, first + at_once)
+        parts.append(bilevel.take(which))
+        parts[-1].memory.update({name: rows[which] for name, rows in bilevel.memory.items()})
     found = [method(part) for part in parts]
     counted = [part.calls.as_dict() for part in parts]
     bilevel.calls.add(**{name: max(calls[name] for calls in counted) for name in counted[0]})

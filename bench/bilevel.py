@@ -76,12 +76,11 @@ class Bilevel:
         return self._like(self.tasks, meta, self.seeds)
 
     def take(self, order: Sequence[int] | slice) -> "Bilevel":
-        """These tasks, in this order, with their share of ``memory`` and their own counters."""
+        """These tasks, in this order, with their own counters and an empty ``memory``."""
         index = order if isinstance(order, slice) else torch.tensor(order)  # a slice copies no data
         meta = self.meta if self.meta.ndim == 1 else self.meta[index]
         seeds = self.seeds[order] if isinstance(order, slice) else [self.seeds[i] for i in order]
-        memory = {name: rows[index] for name, rows in self.memory.items()}
-        return Bilevel(self.problem, self.tasks[index], meta, None, seeds, memory, self.engine)
+        return Bilevel(self.problem, self.tasks[index], meta, seeds=seeds, engine=self.engine)
 
     def one(self, task: int) -> "Bilevel":
         """Task number ``task`` alone, as a batch of one with its own counters."""

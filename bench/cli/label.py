@@ -1,5 +1,6 @@
 """One cell in one line: its problem, its method, and what tells it from its neighbours."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,8 @@ def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def varying(descriptions: Iterable[dict[str, Any]]) -> set[str]:
     """The settings in which cells differ; those of a plugin, if they differ among the cells that have it."""
     seen: dict[str, set[str]] = {}
+    descriptions = list(descriptions)
+    parts = Counter(part for description in descriptions for part in description)
     looked_at: dict[tuple[str, int], Any] = {}  # cells share their tables, so that each is looked at once
     for description in descriptions:
         for part, value in description.items():
@@ -25,7 +28,8 @@ def varying(descriptions: Iterable[dict[str, Any]]) -> set[str]:
                 looked_at[part, id(value)] = value  # kept, so that no other one gets its id
                 for key, setting in _settings(part, value).items():
                     seen.setdefault(key, set()).add(repr(setting))
-    return {key for key, values in seen.items() if len(values) > 1}
+    some = {part for part in parts if parts[part] < len(descriptions)}  # left out where they are as usual
+    return {key for key, values in seen.items() if len(values) > 1 or key in some}
 
 
 def label(description: dict[str, Any], keys: set[str]) -> str:

@@ -4,22 +4,27 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench import inputs
-from bench.cli.text import say, say_json
+from bench.cli.text import say, say_json, warn
 from bench.cli.warm import compiled_cells
 from bench.compiled.profile import Profile, profile
+from bench.failures import classify
 
 LEAST_FLOOR = 0.05  # of a kernel's time: below, it has no products
 
 
 def show_profile(study: str, results: Path, json: bool) -> int:
-    """Print a table for every kind of compiled cell of ``study``; 3 if there is none."""
+    """Print a table for every kind of compiled cell; 3 if there is none, 1 if one cannot be run."""
     cells = compiled_cells(study, results)
     if not cells:
         return 3
     found = {}
     for name, cell in cells.items():
-        with inputs.conditions(cell.description):
-            found[name] = profile(inputs.prepare(cell.description))
+        try:
+            with inputs.conditions(cell.description):
+                found[name] = profile(inputs.prepare(cell.description))
+        except Exception as error:  # noqa: BLE001  a plugin may raise anything, and the others go on
+            warn(f"{name} cannot be profiled: {classify(error)[1]['message']}")
+            continue
         if not json:
             say(f"{name}: {1e3 * found[name].seconds:.3g} ms")
             say()
@@ -28,7 +33,7 @@ def show_profile(study: str, results: Path, json: bool) -> int:
             say()
     if json:
         say_json({name: asdict(one) | {"rest": one.rest} for name, one in found.items()})
-    return 0
+    return 0 if len(found) == len(cells) else 1
 
 
 def _table(one: Profile) -> list[str]:

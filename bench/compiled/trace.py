@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from bench.compiled.convolution import AsMatrixProducts
 from bench.compiled.lower import decompositions
@@ -19,16 +21,30 @@ MOST_TERMS = 256  # that are summed in one go where several dimensions are
 MOST_IN_ROW = 4096  # the same along one dimension, which is summed in as many lanes as a register has
 
 
+class AsksForValueError(Exception):
+    """A function wants a number where a graph has none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "it asks for the value of a tensor (`.item()`, `float()`, `if`), which a graph has not"
+        )
+
+
 def trace(function: Callable[..., Any], inputs: Sequence[Tensor]) -> tuple[GraphModule, list[int]]:
     """The graph of ``function`` at tensors like ``inputs``, and the numbers of the inputs that it uses.
 
-    Raises whatever ``function`` raises on tensors without values, such as where it asks for one.
+    Raises `AsksForValueError` where ``function`` asks for a value, and whatever it raises on tensors without.
     """
     table = {**decompositions(), **_SUMS}
     with torch.no_grad(), AsMatrixProducts():
-        graph = make_fx(
-            function, tracing_mode="fake", decomposition_table=table, _allow_non_fake_inputs=True
-        )(*inputs)
+        try:
+            graph = make_fx(
+                function, tracing_mode="fake", decomposition_table=table, _allow_non_fake_inputs=True
+            )(*inputs)
+        except (DataDependentOutputException, GuardOnDataDependentSymNode) as error:
+            raise AsksForValueError from error
+    if any(node.target is aten._local_scalar_dense.default for node in graph.graph.nodes):
+        raise AsksForValueError
     tidy(graph)
     places = [node for node in graph.graph.nodes if node.op == "placeholder"]
     used = [number for number, node in enumerate(places) if node.users]
