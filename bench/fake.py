@@ -7,6 +7,7 @@ process, and whatever a plugin remembers of fake tensors dies with it.
 import multiprocessing
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -88,7 +89,10 @@ class Faker:
             torch.empty(2).add(1)  # what torch imports at the first use is then there for every copy
         self._pipe, theirs = _FORK.Pipe()
         self._process = _FORK.Process(target=_answer, args=(theirs,), name="metabench-faker")
-        self._process.start()
+        with warnings.catch_warnings():
+            # JAX, where it is loaded, warns of every fork, for its threads' locks. Nothing here calls it.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            self._process.start()
         theirs.close()
 
 
