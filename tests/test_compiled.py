@@ -168,6 +168,8 @@ class Odd(Problem):
             z = z + 1
         if self.how == "factor":
             z = z * z.detach().abs().max().item()
+        if self.how == "abs":
+            z = z.abs()
         if self.how == "constant":
             z = z * torch.tensor([1.0, 2.0], dtype=z.dtype)
         if self.how == "one_hot":
@@ -179,13 +181,13 @@ class Odd(Problem):
         return "loop"
 
 
-@pytest.mark.parametrize("how", ["plain", "item", "factor", "constant", "one_hot"])
+@pytest.mark.parametrize("how", ["plain", "item", "factor", "constant", "one_hot", "abs"])
 def test_any_loss_is_right_and_says_where_it_stays_in_eager_mode(how):
     inner = {"name": "gradient_descent", "steps": 2, "learning_rate": 0.1}
     found, wanted, report = both({"name": "maml", "inner": inner}, drawn(Odd(how=how)))
     torch.testing.assert_close(found.meta_grad, wanted.meta_grad, rtol=1e-10, atol=1e-12)
     reasons = [kernel["eager"] for kernel in report.values() if "eager" in kernel]
-    if how == "plain":
+    if how in ("plain", "abs"):
         assert not reasons
     if how in ("item", "factor"):
         assert len(reasons) == len(report)
@@ -244,6 +246,26 @@ def test_the_check_sees_a_missing_proximal_term(monkeypatch):
     assert torch.equal(fast.inner_grad(fast.start), plain(drawn(SINUSOID), fast.start))
     (only,) = fast.engine.report().values()
     assert "refused" in only["eager"]
+
+
+def _looked_up(bilevel, x, number):
+    return x * {0.0: 2.0}.get(number, 3.0)  # a tensor is not found
+
+
+def test_a_number_that_is_looked_up_is_no_constant_of_the_kernel():
+    bilevel = drawn(SINUSOID)
+    fast = compiled(bilevel)
+    assert torch.equal(fast.fused(_looked_up)(fast.start, 0.0), 2 * bilevel.start)
+    (only,) = fast.engine.report().values()
+    assert only["eager"].startswith("refused")
+
+
+def test_what_is_not_a_number_is_as_far_as_can_be():
+    exact, wrong = torch.ones(2, 3), torch.tensor([[1.0, 1.0, 1.0], [1.0, torch.nan, 1.0]])
+    assert check._distance(wrong, exact) == check._distance(exact, wrong) == torch.inf
+    assert check._distance(wrong, wrong) == 0
+    assert not check.acceptable(1.0, torch.inf, torch.float32)
+    assert not check.acceptable(1.0, 0.0, torch.bfloat16)
 
 
 def test_two_arguments_may_be_one_tensor():

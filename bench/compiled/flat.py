@@ -21,7 +21,7 @@ def flatten(values: tuple[Any, ...]) -> tuple[list[Tensor], Shape]:
     return flat, tuple(shape)
 
 
-def nest(flat: Sequence[Tensor], shape: Shape) -> tuple[Any, ...]:
+def nest(flat: Sequence[Any], shape: Shape) -> tuple[Any, ...]:
     """The inverse of `flatten`."""
     values = iter(flat)
     return tuple(

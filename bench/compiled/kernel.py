@@ -60,12 +60,15 @@ class Source:
         parts = ", ".join(type(part).__name__ for part in static if part is not None)
         return f"{function.__qualname__}({parts})"
 
-    def play(self, *values: Tensor) -> Played:
-        """The function in eager mode."""
+    def play(self, *values: Tensor, plain: bool = False) -> Played:
+        """The function in eager mode; with ``plain`` it is given numbers as it is without an engine."""
         bilevel = Bilevel(self.problem, Tasks(*values[1:5]), values[0])
         bilevel._nudge = values[5] if self.nudged else None
         given = values[self.n_fixed - self.n_given : self.n_fixed]
-        result = self.function(bilevel, *self.static, *given, *nest(values[self.n_fixed :], self.shape))
+        rest: Sequence[Any] = values[self.n_fixed :]
+        if plain:
+            rest = [x.item() if x.ndim == 0 else x for x in rest]
+        result = self.function(bilevel, *self.static, *given, *nest(rest, self.shape))
         several = isinstance(result, tuple)
         flat, shape = flatten(result if several else (result,))
         calls = {name: number for name, number in bilevel.calls.as_dict().items() if number}
@@ -153,7 +156,7 @@ def build(source: Source, values: Sequence[Tensor]) -> Kernel:
         probes = check.probe(inputs)
         compiled = _lower(kernel, graph, source, probes)
         kernel.error, kernel.eager_error = check.errors(
-            compiled, lambda values: source.play(*values).results, probes
+            compiled, lambda values: source.play(*values, plain=True).results, probes
         )
         if not check.acceptable(kernel.error, kernel.eager_error, values[0].dtype):
             kernel.call = None

@@ -35,7 +35,7 @@ def trace(function: Callable[..., Any], inputs: Sequence[Tensor]) -> tuple[Graph
 
     Raises `AsksForValueError` where ``function`` asks for a value, and whatever it raises on tensors without.
     """
-    table = {**decompositions(), **_SUMS}
+    table = {**decompositions(), **_OURS}
     with torch.no_grad(), AsMatrixProducts():
         try:
             graph = make_fx(
@@ -105,7 +105,13 @@ def _whole(reduce: Callable) -> Callable:
     return all_dimensions
 
 
-_SUMS = {
+def _zeros(size: Sequence[int], *, dtype: Any = None, device: Any = None, **_: Any) -> Tensor:
+    """Zeros that have memory: those of autograd, as in the derivative of abs, have none for a kernel to read."""
+    return torch.zeros(size, dtype=dtype, device=device)
+
+
+_OURS = {
+    aten._efficientzerotensor.default: _zeros,
     aten.sum.dim_IntList: _sum,
     aten.sum.default: _whole(aten.sum.dim_IntList),
     aten.mean.dim: _mean,

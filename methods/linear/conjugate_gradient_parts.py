@@ -25,7 +25,7 @@ def verdict(
     curvature: PerTask,
     taken: PerTask,
     active: PerTask,
-    n_params: int | Tensor,
+    n_params: float | int | Tensor,
 ) -> tuple[PerTask, PerTask]:
     """At tolerance 0: whether the iteration did what theory promises, and its own residual."""
     null = ~active & (rr > torch.finfo(rr.dtype).eps ** 2 * bb)  # p'Ap = 0, and not as a mere underflow
