@@ -106,7 +106,7 @@ def _whole(reduce: Callable) -> Callable:
 
 
 def _zeros(size: Sequence[int], *, dtype: Any = None, device: Any = None, **_: Any) -> Tensor:
-    """Zeros that have memory: those of autograd, as in the derivative of abs, have none for a kernel to read."""
+    """Zeros with memory: those of autograd, as in the derivative of abs, have none for a kernel to read."""
     return torch.zeros(size, dtype=dtype, device=device)
 
 
