@@ -5,14 +5,14 @@ with ``[[sweep]]`` blocks it is the union of several, each of which overrides ke
 """
 
 import re
-import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UsageError, unknown
-from bench.toml_lines import Way, line_of
+from bench.toml_files import Fault, find, impossible, located, read
+from bench.toml_lines import Way
 
 STUDIES = Path(__file__).parent / "studies"
 SPLITS = ("train", "val", "test")
@@ -80,7 +80,7 @@ class Spec:
 
     def error(self, message: str, way: Way = ()) -> UsageError:
         """The error for the value at ``way``: names the file and the line."""
-        return _located(self.path, self.text, message, way)
+        return located(self.path, self.text, message, way)
 
 
 def shipped() -> dict[str, Path]:
@@ -93,71 +93,26 @@ def load(study: str | Path) -> Spec:
 
     Raises `UsageError` naming file, line and key for whatever is wrong, with the nearest allowed key.
     """
-    path = _find(study)
+    path = find("study", study, shipped())
     if not re.fullmatch(r"\w[\w.-]*", path.stem, re.ASCII):
         raise UsageError(
             f"{path}: a study's name is also its folder's; rename the file with letters, digits, _ . - only"
         )
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as a study: {error}") from error
-    try:
-        raw = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # bad syntax, or a number or nesting without end
-        line = re.search(r"at line (\d+)", str(error))
-        where = f"{path}:{line[1] if line else len(text.splitlines())}"
-        raise UsageError(f"{where}: this is not valid TOML: {error}") from error
-    try:
-        return _spec(path, text, raw)
-    except _Fault as fault:
-        raise _located(path, text, str(fault), fault.way) from None
-
-
-class _Fault(Exception):
-    """Something wrong at ``way``; `load` knows the file and makes it an error with a line."""
-
-    def __init__(self, message: str, way: Way):
-        super().__init__(message)
-        self.way = way
-
-
-def _impossible(got: object, allowed: str, way: Way) -> _Fault:
-    key = next(step for step in reversed(way) if isinstance(step, str))
-    return _Fault(f"{key} = {got!r} is not possible; allowed: {allowed}", way)
-
-
-def _located(path: Path, text: str, message: str, way: Way) -> UsageError:
-    line = line_of(text, way)
-    where = f"{path}:{line}" if line else str(path)
-    return UsageError(f"{where}: {message}", tuple(step for step in way if isinstance(step, str)))
-
-
-def _find(study: str | Path) -> Path:
-    known = shipped()
-    if str(study) in known:
-        return known[str(study)]
-    path = Path(study)
-    if path.is_file():
-        return path
-    if path.suffix == ".toml":
-        raise UsageError(f"there is no study file {path}")
-    error = unknown("study", str(study), known)
-    raise UsageError(f"{error}. A study of your own is given as the path of its .toml file")
+    return read("study", path, lambda text, raw: _spec(path, text, raw))
 
 
 def _spec(path: Path, text: str, raw: dict[str, Any]) -> Spec:
     _refuse_unknown(raw, KEYS, "key of a study", ())
     if "question" not in raw:
-        raise _Fault('a study has a question; write question = "..." as the first line', ())
+        raise Fault('a study has a question; write question = "..." as the first line', ())
     question, figure = raw["question"], raw.get("figure")
     if not isinstance(question, str) or not question.strip():
-        raise _impossible(question, "one sentence", ("question",))
+        raise impossible(question, "one sentence", ("question",))
     if figure is not None and not (isinstance(figure, str) and figure.isidentifier()):
-        raise _impossible(figure, "the name of a module of analysis/figures", ("figure",))
+        raise impossible(figure, "the name of a module of analysis/figures", ("figure",))
     limit = raw.get("time_limit", DEFAULT_TIME_LIMIT)
     if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit <= 1e9:
-        raise _impossible(limit, "a number of seconds, more than 0 and at most 1e9", ("time_limit",))
+        raise impossible(limit, "a number of seconds, more than 0 and at most 1e9", ("time_limit",))
     return Spec(path.stem, path, question, figure, float(limit), _sweeps(raw), text)
 
 
@@ -167,12 +122,12 @@ def _sweeps(raw: dict[str, Any]) -> tuple[Sweep, ...]:
         return (_sweep(values, where, ()),)
     blocks = raw["sweep"]
     if not isinstance(blocks, list) or not blocks or not all(isinstance(block, dict) for block in blocks):
-        raise _impossible(blocks, "one or more [[sweep]] blocks", ("sweep",))
+        raise impossible(blocks, "one or more [[sweep]] blocks", ("sweep",))
     sweeps = []
     for i, block in enumerate(blocks):
         for key in block:
             if key in _TOP_ONLY:
-                raise _Fault(f"'{key}' belongs to the top of the file, not in a sweep", ("sweep", i, key))
+                raise Fault(f"'{key}' belongs to the top of the file, not in a sweep", ("sweep", i, key))
         _refuse_unknown(block, SWEEP_KEYS, "key of a sweep", ("sweep", i))
         own_values, own_where = _checked(block, ("sweep", i))
         sweeps.append(_sweep(values | own_values, where | own_where, ("sweep", i)))
@@ -182,7 +137,7 @@ def _sweeps(raw: dict[str, Any]) -> tuple[Sweep, ...]:
 def _sweep(values: dict[str, Any], where: dict[str, Way], way: Way) -> Sweep:
     for key, example in (("problem", 'problem = "sinusoid"'), ("method", '[[method]] with name = "maml"')):
         if key not in values:
-            raise _Fault(
+            raise Fault(
                 f"{'this sweep' if way else 'this study'} has no {key}; write for example {example}", way
             )
     return Sweep(**(_DEFAULTS | values), where=where)
@@ -196,13 +151,13 @@ def _checked(raw: dict[str, Any], way: Way) -> tuple[dict[str, Any], dict[str, W
 def _refuse_unknown(table: dict[str, Any], allowed: Iterable[str], what: str, way: Way) -> None:
     for key in table:
         if key not in allowed:
-            raise _Fault(str(unknown(what, key, allowed)), (*way, key))
+            raise Fault(str(unknown(what, key, allowed)), (*way, key))
 
 
 def _whole(least: int) -> _Check:
     def check(value: Any, way: Way) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise _impossible(value, f"a whole number, {least} or more", way)
+            raise impossible(value, f"a whole number, {least} or more", way)
         return value
 
     return check
@@ -211,7 +166,7 @@ def _whole(least: int) -> _Check:
 def _one_of(allowed: tuple[str, ...], what: str) -> _Check:
     def check(value: Any, way: Way) -> str:
         if value not in allowed:
-            raise _Fault(str(unknown(what, str(value), allowed)), way)
+            raise Fault(str(unknown(what, str(value), allowed)), way)
         return value
 
     return check
@@ -219,14 +174,14 @@ def _one_of(allowed: tuple[str, ...], what: str) -> _Check:
 
 def _device(value: Any, way: Way) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"cpu|mps|cuda(:\d+)?", value):
-        raise _impossible(value, "cpu, cuda, cuda:N, mps", way)
+        raise impossible(value, "cpu, cuda, cuda:N, mps", way)
     return value
 
 
 def _plugin(value: Any, way: Way) -> dict[str, Any]:
     table = {"name": value} if isinstance(value, str) else value
     if not isinstance(table, dict):
-        raise _impossible(value, "a name, a table with a name, or a list of these", way)
+        raise impossible(value, "a name, a table with a name, or a list of these", way)
     return table
 
 
@@ -236,7 +191,7 @@ def _many(one: _Check) -> _Check:
     def check(value: Any, way: Way) -> tuple[Any, ...]:
         items = value if isinstance(value, list) else [value]
         if not items:
-            raise _impossible(value, "at least one value; an empty list leaves no cell", way)
+            raise impossible(value, "at least one value; an empty list leaves no cell", way)
         return tuple(one(item, (*way, i)) for i, item in enumerate(items))
 
     return check
@@ -247,7 +202,7 @@ def _plugins(value: Any, way: Way) -> tuple[dict[str, Any], ...]:
     for i, table in enumerate(tables):
         if table in tables[:i]:
             first = tables.index(table) + 1
-            raise _Fault(f"{way[-1]} number {i + 1} says the same as number {first}; delete one", (*way, i))
+            raise Fault(f"{way[-1]} number {i + 1} says the same as number {first}; delete one", (*way, i))
     return tables
 
 
@@ -256,7 +211,7 @@ def _seeds(value: Any, way: Way) -> tuple[int, ...]:
         return _many(_whole(0))(value, way)
     count = _whole(1)(value, way)
     if count > MOST_SEEDS:
-        raise _impossible(value, f"a list of seeds, or their number up to {MOST_SEEDS}", way)
+        raise impossible(value, f"a list of seeds, or their number up to {MOST_SEEDS}", way)
     return tuple(range(count))
 
 

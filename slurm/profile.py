@@ -5,14 +5,14 @@ A profile says nothing about a study, and a study nothing about a cluster: the s
 
 import math
 import re
-import tomllib
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UsageError, unknown
-from bench.toml_lines import Way, line_of
+from bench.errors import unknown
+from bench.toml_files import Fault, find, impossible, read
+from bench.toml_lines import Way
 
 PROFILES = Path(__file__).parent / "profiles"
 MOST_MINUTES = 366 * 24 * 60.0
@@ -71,77 +71,33 @@ def load(profile: str | Path) -> Profile:
 
     Raises `UsageError` naming file, line and key for whatever is wrong, with the nearest allowed key.
     """
-    path = _find(profile)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as a profile: {error}") from error
-    try:
-        raw = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # bad syntax, or a number or nesting without end
-        line = re.search(r"at line (\d+)", str(error))
-        where = f"{path}:{line[1] if line else len(text.splitlines())}"
-        raise UsageError(f"{where}: this is not valid TOML: {error}") from error
-    try:
-        return _profile(path.stem, raw)
-    except _Fault as fault:
-        line = line_of(text, fault.way)
-        where = f"{path}:{line}" if line else str(path)
-        raise UsageError(
-            f"{where}: {fault}", tuple(step for step in fault.way if isinstance(step, str))
-        ) from None
-
-
-class _Fault(Exception):
-    """Something wrong at ``way``; `load` knows the file and makes it an error with a line."""
-
-    def __init__(self, message: str, way: Way):
-        super().__init__(message)
-        self.way = way
-
-
-def _impossible(key: str, got: object, allowed: str, way: Way) -> _Fault:
-    return _Fault(f"{key} = {got!r} is not possible; allowed: {allowed}", way)
-
-
-def _find(profile: str | Path) -> Path:
-    known = shipped()
-    if str(profile) in known:
-        return known[str(profile)]
-    path = Path(profile)
-    if path.is_file():
-        return path
-    if path.suffix == ".toml":
-        raise UsageError(f"there is no profile file {path}")
-    error = unknown("profile", str(profile), known)
-    raise UsageError(f"{error}. A profile of your own is given as the path of its .toml file")
+    path = find("profile", profile, shipped())
+    return read("profile", path, lambda _, raw: _profile(path.stem, raw))
 
 
 def _profile(name: str, raw: dict[str, Any]) -> Profile:
     for key in raw:
         if key not in _CHECKS:
-            raise _Fault(str(unknown("key of a profile", key, _CHECKS)), (key,))
+            raise Fault(str(unknown("key of a profile", key, _CHECKS)), (key,))
     for entry in fields(Profile):
         required = entry.default is MISSING and entry.default_factory is MISSING
         if required and entry.name not in raw and entry.name != "name":
-            raise _Fault(f"a profile has {entry.name}; write for example {_EXAMPLES[entry.name]}", ())
+            raise Fault(f"a profile has {entry.name}; write for example {_EXAMPLES[entry.name]}", ())
     values = {key: _CHECKS[key](key, value) for key, value in raw.items()}
     made = Profile(name, **values)
     if made.memory_gb > made.most_memory_gb:
         allowed = f"at most most_memory_gb, which is {made.most_memory_gb:g}"
-        raise _impossible("memory_gb", raw["memory_gb"], allowed, ("memory_gb",))
+        raise impossible(raw["memory_gb"], allowed, ("memory_gb",))
     if made.grace_seconds >= made.minutes * 60:
         allowed = f"less than the job's time limit, which is {made.minutes * 60:g} s"
         way: Way = ("grace_seconds",) if "grace_seconds" in raw else ("minutes",)
-        raise _impossible("grace_seconds", made.grace_seconds, allowed, way)
+        raise Fault(f"grace_seconds = {made.grace_seconds!r} is not possible; allowed: {allowed}", way)
     return made
 
 
 def _word(key: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise _impossible(
-            key, value, "a name that the cluster knows; leave the key out for its default", (key,)
-        )
+        raise impossible(value, "a name that the cluster knows; leave the key out for its default", (key,))
     return value
 
 
@@ -149,7 +105,7 @@ def _number(least: float, most: float) -> Callable[[str, Any], float]:
     def check(key: str, value: Any) -> float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or math.isnan(value) or not least <= value <= most:
-            raise _impossible(key, value, f"a number from {least:g} to {most:g}", (key,))
+            raise impossible(value, f"a number from {least:g} to {most:g}", (key,))
         return float(value)
 
     return check
@@ -158,7 +114,7 @@ def _number(least: float, most: float) -> Callable[[str, Any], float]:
 def _whole(least: int) -> Callable[[str, Any], int]:
     def check(key: str, value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise _impossible(key, value, f"a whole number, {least} or more", (key,))
+            raise impossible(value, f"a whole number, {least} or more", (key,))
         return value
 
     return check
@@ -166,7 +122,7 @@ def _whole(least: int) -> Callable[[str, Any], int]:
 
 def _yes_or_no(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _impossible(key, value, "true, false", (key,))
+        raise impossible(value, "true, false", (key,))
     return value
 
 
@@ -174,24 +130,22 @@ def _lines(key: str, value: Any) -> tuple[str, ...]:
     lines = value if isinstance(value, list) else [value]
     for i, line in enumerate(lines):
         if not isinstance(line, str) or not line.strip() or "\n" in line:
-            raise _impossible(key, line, "one line of shell, or a list of such lines", (key, i))
+            raise impossible(line, "one line of shell, or a list of such lines", (key, i))
     return tuple(lines)
 
 
 def _options(key: str, value: Any) -> dict[str, str | int | bool]:
     if not isinstance(value, dict):
-        raise _impossible(key, value, "a table of sbatch's options, such as exclude = 'node7'", (key,))
+        raise impossible(value, "a table of sbatch's options, such as exclude = 'node7'", (key,))
     for option, setting in value.items():
         plain, way = option.replace("_", "-"), (key, option)
         if plain in TAKEN:
             instead = f"write {TAKEN[plain]} above [extra]" if TAKEN[plain] else "leave it out"
-            raise _Fault(f"'{option}' is set by metabench itself; {instead}", way)
+            raise Fault(f"'{option}' is set by metabench itself; {instead}", way)
         if not re.fullmatch(r"[a-z][a-z0-9-]+", plain):
-            raise _Fault(f"'{option}' is no long option of sbatch; write it without dashes before it", way)
+            raise Fault(f"'{option}' is no long option of sbatch; write it without dashes before it", way)
         if not isinstance(setting, str | int) or "\n" in str(setting) or setting is False:
-            raise _impossible(
-                option, setting, "a text, a whole number, or true for an option without value", way
-            )
+            raise impossible(setting, "a text, a whole number, or true for an option without value", way)
     return dict(value)
 
 
