@@ -31,8 +31,10 @@ demo: install
 	$(BIN)/metabench run demo --jobs 2
 	$(BIN)/metabench report demo --output results/demo/report.html
 
+# The tests on a real Slurm share one cluster, some of them stop its daemons: they run one after the other.
 test: install
-	$(BIN)/python -m pytest -n auto --dist loadgroup --benchmark-disable
+	$(BIN)/python -m pytest -n auto -m 'not slurm' --benchmark-disable
+	$(BIN)/python -m pytest -m slurm --benchmark-disable
 
 # Without the options of pyproject.toml: types that are checked at run time take time too.
 bench: install

@@ -52,13 +52,14 @@ class Prediction:
 
 
 def predict(
-    pending: Sequence[Cell], done: Iterable[Cell], read: Read, budget_s: float = BUDGET_S
+    pending: Sequence[Cell], done: Iterable[Cell], read: Read, budget_s: float | None = None
 ) -> list[Prediction]:
     """A prediction for each of ``pending``; ``read`` gives records of ``done`` cells, as `Store.each` does.
 
-    Takes about ``budget_s`` at most; what is not looked at by then is predicted by what has been.
+    Takes about ``budget_s`` at most, `BUDGET_S` by default; what is not looked at by then is predicted by
+    what has been.
     """
-    return _Oracle(read, budget_s).predict(pending, done)
+    return _Oracle(read, BUDGET_S if budget_s is None else budget_s).predict(pending, done)
 
 
 class _Oracle:

@@ -20,9 +20,6 @@ PATIENCE_S = 120.0  # for a slow and busy machine
 NODES = 4
 GIVEN = "METABENCH_TEST_CLUSTER"  # the folder of a cluster that is up already, to be used and left alone
 
-# All on one worker of pytest-xdist (--dist loadgroup), so that they share a cluster, one after the other.
-ON_SLURM = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
-
 
 class RealCluster:
     """The cluster of a folder, as an administrator sees it."""

@@ -15,7 +15,7 @@ from slurm.cluster.__main__ import main
 from slurm.cluster.daemons import Cluster
 from slurm.cluster.files import Settings
 from slurm.cluster.host import ClusterError, environment_of, processes
-from tests.real_slurm import NODES, ON_SLURM, RealCluster, brought_up, wait_for
+from tests.real_slurm import NODES, RealCluster, brought_up, wait_for
 
 
 def refused(*arguments: object) -> str:
@@ -138,7 +138,7 @@ def test_down_is_not_called_from_within(tmp_path, monkeypatch):
 class TestRealSlurm:
     """On a real one."""
 
-    pytestmark = ON_SLURM
+    pytestmark = pytest.mark.slurm
 
     def test_it_is_up(self, cluster: RealCluster):
         status = cluster.script("status")

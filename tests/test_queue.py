@@ -10,7 +10,7 @@ import pytest
 from bench.errors import UsageError
 from slurm import queue
 from slurm.queue import JobState
-from tests.real_slurm import ON_SLURM, RealCluster, wait_for
+from tests.real_slurm import RealCluster, wait_for
 
 CONFIG = """\
 Configuration data as of 2026-11-26T01:00:00
@@ -168,7 +168,7 @@ def test_why_there_is_no_slurm(recorded, monkeypatch):
 class TestRealSlurm:
     """The same on a real Slurm."""
 
-    pytestmark = ON_SLURM
+    pytestmark = pytest.mark.slurm
 
     def test_the_life_of_a_job(self, cluster: RealCluster):
         assert queue.missing() is None

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from collections import Counter
 
+import pytest
+
 from slurm import queue
 from slurm.cluster.host import running
-from tests.real_slurm import ON_SLURM, PATIENCE_S, RealCluster, wait_for
+from tests.real_slurm import PATIENCE_S, RealCluster, wait_for
 from tests.slurm_studies import Desk, desk, idle, let_all_go
 
-pytestmark = ON_SLURM
+pytestmark = pytest.mark.slurm
 
 # In the order of the jobs: what happens in the second of the four cells of each.
 MISFORTUNES = ("requeued", "preempted", "overdue", "orphaned", "worker", "driver", "raise", "exhaust")

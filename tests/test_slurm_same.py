@@ -1,12 +1,14 @@
 """A study on a cluster gives what it gives here."""
 
+import pytest
+
 from bench.cells import expand
 from bench.record import Store
 from bench.spec import load
-from tests.real_slurm import ON_SLURM, RealCluster
+from tests.real_slurm import RealCluster
 from tests.slurm_studies import desk, idle, untimed
 
-pytestmark = ON_SLURM
+pytestmark = pytest.mark.slurm
 
 STUDY = """\
 question = "Is a cluster the same as a laptop?"

@@ -5,10 +5,12 @@ import os
 import re
 import signal
 
-from tests.real_slurm import ON_SLURM, RealCluster, wait_for
+import pytest
+
+from tests.real_slurm import RealCluster, wait_for
 from tests.slurm_studies import Desk, desk, idle, let_all_go
 
-pytestmark = ON_SLURM
+pytestmark = pytest.mark.slurm
 
 STUDY = """\
 question = "Who has which cells?"

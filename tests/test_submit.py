@@ -37,6 +37,12 @@ def tiny(tmp_path, monkeypatch):
     return spec.load("tiny.toml")
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch):
+    """What is predicted must not depend on how busy the machine is."""
+    monkeypatch.setattr("bench.predict.BUDGET_S", 600.0)
+
+
 @pytest.fixture
 def store(tiny) -> Store:
     return Store(Path("results"), "tiny")
