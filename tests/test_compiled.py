@@ -1,8 +1,13 @@
 """Compiled kernels: equal to eager mode in float64, refused where they are not, and never in the way."""
 
 import math
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -359,11 +364,44 @@ def test_autograd_passes_through_in_eager_mode():
 
 def test_without_the_inner_entry_point_the_public_one_serves(monkeypatch):
     monkeypatch.setattr(engine, "_kernels", {})
+    lower._entry()  # torch warns while it imports itself
     monkeypatch.setattr(lower, "_entry", lambda: None)
     bilevel = drawn(SINUSOID)
     fast = compiled(bilevel)
     torch.testing.assert_close(fast.outer_grad(fast.start), bilevel.outer_grad(bilevel.start))
     assert "error" in fast.engine.report()["Bilevel.outer_grad()"]
+
+
+ONE_KERNEL = """
+from tests.test_compiled import TANH, compiled, drawn
+fast = compiled(drawn(TANH))
+fast.inner_grad(fast.start)
+print(fast.engine.report())
+"""
+
+
+def test_kernels_on_disk_that_cannot_be_used_cost_time_only(tmp_path):
+    """A damaged one is made again; without a folder to write to, every process makes its own."""
+
+    def told() -> str:
+        environment = os.environ | {"METABENCH_CACHE": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": ""}
+        del environment["TORCHINDUCTOR_CACHE_DIR"]
+        root = Path(__file__).parent.parent
+        done = subprocess.run([sys.executable, "-c", ONE_KERNEL], env=environment, cwd=root,
+                              capture_output=True, text=True, check=True)  # fmt: skip
+        assert "'error'" in done.stdout
+        assert "'eager'" not in done.stdout
+        return done.stderr
+
+    assert "kernels" not in told()
+    codes = list(tmp_path.rglob("*.py"))
+    assert codes
+    for code in codes:
+        code.write_text("")
+    assert "compiled without them" in told()
+    shutil.rmtree(tmp_path / "kernels")
+    (tmp_path / "kernels").touch()
+    assert "every process compiles its own" in told()
 
 
 def test_the_version_of_torch_has_the_inner_entry_point():
