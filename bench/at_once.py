@@ -41,9 +41,7 @@ def estimate(method: Method, bilevel: Bilevel, at_once: int) -> Estimate:
         bilevel.memory[name] = torch.cat([part.memory[name] for part in parts])
     grads, adapted, converged, stats = zip(*found, strict=True)
     names = dict.fromkeys(name for each in stats for name in each)
-    unknown = [
-        row.new_full(row.shape[:1], torch.nan) for row in adapted
-    ]  # a solver may not need what it tells
+    unknown = [row.new_full(row.shape[:1], torch.nan) for row in adapted]
     joined = {
         name: torch.cat([each.get(name, missing) for each, missing in zip(stats, unknown, strict=True)])
         for name in names

@@ -45,7 +45,7 @@ class _Itself:
 
 
 def _content(value: Any) -> Hashable:
-    kind = type(value)
+    kind: Any = type(value)
     if kind in (bool, int, str, bytes, type(None), torch.dtype, torch.device, torch.Size):
         return kind, value
     if kind is float:
@@ -54,20 +54,20 @@ def _content(value: Any) -> Hashable:
         return kind, value.real.hex(), value.imag.hex()
     if isinstance(value, Tensor):
         return kind, str(value.device), value.requires_grad, _bytes(value.detach().cpu())
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+    if kind is np.ndarray and not value.dtype.hasobject:
         return kind, _array(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return kind, tuple((f.name, _content(getattr(value, f.name, None))) for f in fields(value))
     if kind in (tuple, list):
         return kind, tuple(map(_content, value))
     if kind in (set, frozenset):
         return kind, frozenset(map(_content, value))
     if kind is dict:
         return kind, tuple((_content(key), _content(item)) for key, item in value.items())
-    if kind is MethodType:
-        return kind, _Itself(value.__func__), _content(value.__self__)
     if kind is partial:
         return kind, _content(value.func), _content(value.args), _content(value.keywords)
+    if kind is MethodType:
+        return kind, _Itself(value.__func__), _content(value.__self__)
+    if is_dataclass(kind):
+        return kind, tuple((f.name, _content(getattr(value, f.name, None))) for f in fields(kind))
     return kind, _Itself(value)
 
 
