@@ -69,7 +69,7 @@ def prepare(description: dict[str, Any]) -> Prepared:
             raise Declined(reason)
     meta, tasks = draw(*_draw_key(description))
     dtype = dtype_of(description)
-    seeds = tuple(_seed("noise", description["seed"], task) for task in range(len(tasks)))
+    seeds = tuple(seed_of("noise", description["seed"], task) for task in range(len(tasks)))
     # A copy: a method that writes into its input must not change what the next cell gets.
     own = meta.to(device, dtype, copy=True)
     engine = Engine() if is_compiled(description) else None
@@ -114,10 +114,10 @@ def draw(problem_table: str, seed: int, n_tasks: int, split: Any) -> tuple[Vecto
 
 def generator(*components: Any) -> torch.Generator:
     """A generator seeded by the sha256 of named components (JSON types)."""
-    return torch.Generator().manual_seed(_seed(*components))
+    return torch.Generator().manual_seed(seed_of(*components))
 
 
-def _seed(*components: Any) -> int:
+def seed_of(*components: Any) -> int:
     text = json.dumps(components, sort_keys=True)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
@@ -151,7 +151,7 @@ def conditions(description: dict[str, Any]) -> Iterator[None]:
     on_cuda = torch.device(description["device"]).type == "cuda"
     devices = range(torch.cuda.device_count()) if on_cuda else ()
     with threads(description["threads"]), torch.random.fork_rng(devices):
-        seed = _seed("global", description)
+        seed = seed_of("global", description)
         torch.default_generator.manual_seed(seed)
         if devices:
             torch.cuda.manual_seed_all(seed)
