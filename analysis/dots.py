@@ -8,10 +8,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import grid, panels, scales, stats, style, table
-from analysis.metrics import Metric
+from analysis.metrics import Metric, listed
 from analysis.style import Style
 
 ROW = 0.17  # inches per method
+
+
+def shows(frame: pd.DataFrame, metrics: Sequence[Metric]) -> str:
+    """`per_method` in words."""
+    each = "; a row of panels for each problem" if frame["problem"].nunique() > 1 else ""
+    return f"Of each method's meta-gradient, a line for each method: {listed(metrics)}{each}."
 
 
 def per_method(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Figure]:

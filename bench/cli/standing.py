@@ -70,7 +70,7 @@ class Standing:
         return sorted(kinds.values(), key=lambda kind: -kind["count"])
 
     def not_compiled(self) -> list[dict[str, Any]]:
-        """Cells that ask for compiled kernels and ran without one, by engine and reason: count and example."""
+        """Cells that ask for compiled kernels and ran without, by engine and reason: count and example."""
         compiled = (cell for cell in self.cells if cell.description.get("engine") == "compiled")
         asked = {cell.id: cell for cell in compiled if cell.id in self.statuses}
         keys = varying(cell.description for cell in self.cells)
