@@ -53,7 +53,7 @@ def rows(frame: pd.DataFrame) -> pd.DataFrame:
     steps = (", K = " + found[table.STEPS].astype(str)).where(found[table.STEPS].notna(), "")
     end = steps + table.axes_phrase(frame, apart=("engine",))
     found["row"] = (row + end).where(~_crowded(found.assign(row=row + end)), found["method"] + end)
-    same = [c for c in found if (c in table.AXES and c != "engine") or c.startswith("method.inner.")]
+    same = [c for c in found if (c in table.AXES and c != "engine") or str(c).startswith("method.inner.")]
     key = [found["problem"], family, number.fillna(0), *(found[c] for c in (*same, table.STEPS))]
     jax = found[RATIO.column].where((found["library"] == BASELINE) & (found["status"] == "ok"))
     level = jax.groupby(key, dropna=False).transform("median")

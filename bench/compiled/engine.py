@@ -53,7 +53,8 @@ class Engine:
             try:
                 kernel = _kernels.get(key)
             except TypeError as error:  # the hash of a problem's field
-                return self._note(Kernel(source.name, False, reason=f"it has no name to go by: {error}"))
+                reason = f"it has no name to go by: {error}"
+                return self._note(Kernel(source.name, False, reason=reason, what=source.what))
             if kernel is None:
                 kernel = _kernels[key] = build(source, values)
                 if len(_kernels) > MOST_KERNELS:
@@ -76,10 +77,13 @@ class Engine:
         finally:
             self.tape = None
 
+    def kernels(self) -> dict[str, Kernel]:
+        """Every kernel of this engine by name, those too that eager mode stands in for."""
+        return dict(sorted(self._used.items()))
+
     def report(self) -> dict[str, dict[str, Any]]:
-        """Every kernel of this engine by name: seconds to build it and errors of its check, or why there
-        is none."""
-        return {name: kernel.report() for name, kernel in sorted(self._used.items())}
+        """For every kernel by name the seconds to build it and errors of its check, or why there is none."""
+        return {name: kernel.report() for name, kernel in self.kernels().items()}
 
 
 class _Bound:
