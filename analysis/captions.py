@@ -109,10 +109,10 @@ def axes(drawn: Collection[str]) -> str:
     return text
 
 
-def crosses(drawn: Collection[str]) -> str:
-    """What the crosses of failed cells mean, as far as they are ``drawn``."""
+def crosses(frame: pd.DataFrame, drawn: Collection[str]) -> str:
+    """What has become of failed cells, and what their crosses mean, as far as they are ``drawn``."""
     if not {"crosses", "shared"} & set(drawn):
-        return ""
+        return " Cells that failed are in no median." if (frame["status"] != "ok").any() else ""
     text = " Cells that failed are in no median; crosses mark them, with their number where it is not one"
     text += "; a marker beside them names the method" if "rows" in drawn else ""
     return text + ("; grey ones stand for several methods." if "shared" in drawn else ".")
@@ -149,7 +149,7 @@ def caption(
         "Data": numbers(frame) + ".",
         "Failures": failures(frame) + ".",
         "Missing references": references(frame),
-        "Statistic": stats.STATISTIC + crosses(drawn),
+        "Statistic": stats.STATISTIC + crosses(frame, drawn),
         "Axes": axes(drawn),
         "Markers": markers(frame),
         "A/A control": control(frame),
