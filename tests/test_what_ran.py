@@ -21,7 +21,7 @@ def ran(record, **kernels):
 
 
 def mixture():
-    """Three methods, eager, and compiled, where all kernels of exact MAML fell back and some of the others."""
+    """Three methods, eager, and compiled, where all of exact MAML's kernels fell back, some of the others."""
     methods = [fake.MAMLS[0], fake.FOMAML, fake.imaml()]
     eager = fake.records([fake.LINEAR], methods, [5, 10], [0])
     fast = fake.records([fake.LINEAR], methods, [5, 10], [0], engine="compiled")
