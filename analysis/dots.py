@@ -58,4 +58,4 @@ def _dots(
     ):
         panels.cross(axes, (1.02, places[failed["method"]]), axes.get_yaxis_transform(), int(failed["n"]))
     if text := grid.remark(frame, metric, letters + 6):
-        panels.note(axes, text, empty=points.empty, which="x")
+        panels.note(axes, text, empty=points.empty)

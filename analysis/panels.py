@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
-from matplotlib.ticker import NullLocator
 from matplotlib.transforms import Transform
 
 from analysis import style
@@ -173,19 +172,13 @@ def _make_room(axes: Axes, rows: int, inches: float) -> tuple[float, float]:
     return 1 - share + 0.3 * step, step
 
 
-def note(axes: Axes, text: str, empty: bool, which: Literal["x", "y", "xy"] = "y") -> None:
-    """A remark on the panel: in its middle where there are no data, else above it.
-
-    Without data the axes ``which`` have no scale: it would be an invented one.
-    """
+def note(axes: Axes, text: str, empty: bool) -> None:
+    """A remark on the panel: in its middle where there are no data, else above it."""
     if empty:
         axes.text(
             0.5, 0.45, text, transform=axes.transAxes, ha="center", va="center", fontsize=6.5,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
         )  # fmt: skip
-        for axis in (axes.xaxis if one == "x" else axes.yaxis for one in which):
-            axis.set_major_locator(NullLocator())
-            axis.set_minor_locator(NullLocator())
     else:
         axes.annotate(
             text, (0, 1), xycoords="axes fraction", xytext=(0, 2), textcoords="offset points", fontsize=6,

@@ -120,7 +120,7 @@ def _figure(
             axes[i, j].set_xlabel(cost.title.replace("\n", " "))
             empty = not texts[-1][1]
             if text := grid.remark_on_both(here, error, cost, empty):
-                panels.note(axes[i, j], text, empty, which="xy")
+                panels.note(axes[i, j], text, empty)
         axes[i, 0].set_ylabel(error.title)
     figure.suptitle(problem, fontsize=8)
     _legend(figure, shown, entries, families)

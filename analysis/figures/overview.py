@@ -122,7 +122,7 @@ def _cloud(axes: Axes, frame: pd.DataFrame, error: Metric, cost: Metric, looks: 
             axes.plot([one_x], [one_y], **look.options(linestyle="None", markersize=s), clip_on=False)
     panels.failure_row(axes, table.failures(frame, ["method"]), looks, ROW - 0.45)
     if text := grid.remark_on_both(frame, error, cost, points.empty):
-        panels.note(axes, text, points.empty, which="xy")
+        panels.note(axes, text, points.empty)
 
 
 def _control(axes: Axes, frame: pd.DataFrame) -> None:

@@ -115,4 +115,4 @@ def _lanes(
         small: dict[str, Any] = look.options(**panels.SMALL)
         axes.plot([0.985], [y], **small, transform=axes.get_yaxis_transform(), clip_on=False)
     if text := grid.remark(found, metric, letters + 8):
-        panels.note(axes, text, empty=points.empty, which="x")
+        panels.note(axes, text, empty=points.empty)
