@@ -40,5 +40,10 @@ def estimate(method: Method, bilevel: Bilevel, at_once: int) -> Estimate:
     for name in parts[0].memory:
         bilevel.memory[name] = torch.cat([part.memory[name] for part in parts])
     grads, adapted, converged, stats = zip(*found, strict=True)
-    joined = {name: torch.cat([each[name] for each in stats]) for name in stats[0]}
+    names = dict.fromkeys(name for each in stats for name in each)
+    unknown = [row.new_full(row.shape[:1], torch.nan) for row in adapted]
+    joined = {
+        name: torch.cat([each.get(name, missing) for each, missing in zip(stats, unknown, strict=True)])
+        for name in names
+    }
     return Estimate(torch.cat(grads), torch.cat(adapted), torch.cat(converged), joined)

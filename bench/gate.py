@@ -5,8 +5,9 @@ Metrics of a cell, besides its status:
     calls.*               oracle calls of every kind                     equal
     operators, flops      see `bench.operations`                         equal, under one release of torch
     peak_bytes            peak tensor bytes                              equal, under one release of torch
-    kernel.*              operators in the graph of a compiled kernel,   equal, under one release of torch
-                          in place of the three above
+    kernel.*, calls_of.*  of a compiled cell, instead of the two above:  equal, under one release of torch
+                          operators in the graph of every kernel, and
+                          its calls; `operators` are those between
     error.maml, .implicit largest relative error over tasks, to the      within a factor, see `same_error`
                           exact gradient through the steps taken and
                           to the one at the inner minimiser
@@ -82,12 +83,14 @@ def measure(cell: Cell, study: str, time: bool) -> Measured:
     passes = ["accuracy", "tensor_bytes", *(["time"] if time else [])]
     description: dict[str, Any] = {**cell.description, "passes": passes}
     record = run_cell(Cell(cell.id, description), study)
-    counted = dict.fromkeys(("operators", "flops"))
+    counted: dict[str, Value] = dict.fromkeys(("operators", "flops"))
     if record["status"] in MEASURED:
         try:
             with inputs.conditions(description):
                 prepared = inputs.prepare(description)
-                if prepared.method.in_torch and prepared.engine is None:
+                if prepared.engine is not None:
+                    counted |= _between_kernels(prepared)
+                elif prepared.method.in_torch:
                     counted |= operations(prepared.run)
         except Exception as error:  # noqa: BLE001  a plugin may raise anything, here too
             record["status"], record["reason"] = classify(error)
@@ -97,6 +100,15 @@ def measure(cell: Cell, study: str, time: bool) -> Measured:
     )
     reason = record["reason"]["message"].partition("\n")[0] if record["reason"] else None
     return Measured(entry, reason, untimed)
+
+
+def _between_kernels(cell: inputs.Prepared) -> dict[str, Value]:
+    """Calls of every kernel, and the operators that run beside them, which are as slow as in eager mode."""
+    assert cell.engine is not None
+    with cell.engine.taped() as tape:
+        cell.run()
+    calls: dict[str, Value] = {f"calls_of.{name}": len(taken) for name, taken in tape.items()}
+    return calls | {"operators": operations(cell.run)["operators"]}
 
 
 def _metrics(record: Record) -> dict[str, Value]:
@@ -160,14 +172,16 @@ def _differences(name: str, old: Entry, measured: Measured, alike: bool) -> Iter
         yield Difference(name, "status", old.status, new.status, verdict, measured.reason or "")
     eps = torch.finfo(getattr(torch, new.dtype)).eps
     for metric in sorted(old.metrics.keys() | new.metrics.keys()):
-        before, now = old.metrics.get(metric), new.metrics.get(metric)
+        of_kernel = metric.startswith(("kernel.", "calls_of."))
+        # A kernel that one side lacks costs nothing there; one that fell back to eager mode is null.
+        before, now = (x.metrics.get(metric, 0 if of_kernel else None) for x in (old, new))
         if before is None or now is None:
             # What a cell that failed no longer has is told by its status.
             if before is not now and new.status == old.status:
                 yield Difference(name, metric, before, now, "regressed" if now is None else "improved")
             continue
         same = same_error(before, now, eps) if metric.startswith("error.") else before == now
-        of_torch = metric in OF_TORCH or metric.startswith("kernel.")
+        of_torch = metric in OF_TORCH or of_kernel
         if not same and of_torch and not alike:
             yield Difference(name, metric, before, now, "not judged", "another torch or machine")
         elif not same:

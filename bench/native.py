@@ -65,14 +65,17 @@ def library(package: str, source: str) -> ctypes.CDLL:
     path = data.cache_root() / f"{Path(source).stem}-{key.hexdigest()[:16]}.so"
     if path.is_file():
         try:
-            return ctypes.CDLL(str(path))
+            if _is_whole(path.read_bytes()):
+                return ctypes.CDLL(str(path))
+            log.warning("%s is damaged; it is made again", path)
         except OSError as error:
-            log.warning("%s is damaged (%s); it is made again", path, error)
+            log.warning("%s cannot be used (%s); it is made again", path, error)
     with TemporaryDirectory() as folder:
         made = Path(folder) / path.name
         _compile(command, source, text, made)
+        content = made.read_bytes()
         try:
-            write_whole(path, made.read_bytes())
+            write_whole(path, content + hashlib.sha256(content).digest())
         except StoreError as error:
             log.warning("%s; %s will be compiled again next time", error, source)
             path = made  # once loaded, it needs its file no more
@@ -80,6 +83,15 @@ def library(package: str, source: str) -> ctypes.CDLL:
             return ctypes.CDLL(str(path))
         except OSError as error:
             raise Declined(f"{source} was compiled but cannot be loaded: {error}") from error
+
+
+def _is_whole(content: bytes) -> bool:
+    """Whether a library in the cache ends with the digest of the rest, which no loader minds.
+
+    One that was cut short would end the process by SIGBUS, in the middle of its use.
+    """
+    size = hashlib.sha256().digest_size
+    return hashlib.sha256(content[:-size]).digest() == content[-size:]
 
 
 def _compile(command: tuple[str, ...], source: str, text: bytes, target: Path) -> None:

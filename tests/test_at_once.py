@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench import inputs, registry, run
-from bench.api import Bilevel
+from bench.api import Bilevel, Estimate
 from bench.at_once import estimate
 from bench.measure import tensor_bytes
 from tests.toy_cells import cell, register_toys
@@ -54,6 +54,21 @@ def test_what_a_method_remembers_is_handed_on_task_by_task():
         torch.testing.assert_close(found.meta_grad, wanted.meta_grad, rtol=1e-9, atol=1e-12)
     assert parts.memory.keys() == whole.memory.keys() != set()
     assert {len(rows) for rows in parts.memory.values()} == {5}
+
+
+def test_what_is_told_of_some_tasks_only_is_unknown_of_the_others():
+    bilevel = prepared({"name": "maml"}).bilevel()
+
+    def method(part):
+        grad = part.start
+        told = {"first": grad[:, 0]} if part.seeds[0] == bilevel.seeds[0] else {"later": grad[:, 1]}
+        return Estimate(grad, grad, torch.ones(len(grad), dtype=torch.bool), told)
+
+    stats = estimate(method, bilevel, 3).stats  # pyright: ignore[reportArgumentType]
+    assert stats["first"][:3].tolist() == bilevel.start[:3, 0].tolist()
+    assert stats["later"][3:].tolist() == bilevel.start[3:, 1].tolist()
+    assert stats["first"][3:].isnan().all()
+    assert stats["later"][:3].isnan().all()
 
 
 def test_a_meta_vector_for_every_task_is_cut_too():

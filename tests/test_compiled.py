@@ -1,6 +1,13 @@
 """Compiled kernels: equal to eager mode in float64, refused where they are not, and never in the way."""
 
-from dataclasses import dataclass
+import math
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -167,7 +174,7 @@ class Odd(Problem):
 
     def support_loss(self, phi, x, y):
         z = x @ phi.reshape(3, 2)
-        if self.how == "item" and float(z.sum()) > 1e9:
+        if self.how == "item" and float(z.detach().sum()) > 1e9:
             z = z + 1
         if self.how == "factor":
             z = z * z.detach().abs().max().item()
@@ -198,21 +205,71 @@ def test_any_loss_is_right_and_says_where_it_stays_in_eager_mode(how):
         assert "asks for the value of a tensor" in (kernel.untraceable(drawn(Odd(how=how))) or "")
 
 
-def test_a_problem_without_a_hash_stays_in_eager_mode():
-    @dataclass
-    class Unhashable(Odd.__mro__[1]):
-        weights: list
-        strength = 1.0
-        init, sample = Odd.init, Odd.sample
+@dataclass(eq=False)
+class Plain:
+    """What a user may hold in a field, which equals itself only."""
 
-        def support_loss(self, phi, x, y):
-            return (x @ phi.reshape(3, 2)).square().sum()
 
-    bilevel = drawn(Unhashable([1.0]))
+@dataclass
+class Changing(Problem):
+    """Losses that depend on fields which ``==`` and hashes do not tell apart."""
+
+    weights: list[float]
+    factor: float = field(default=1.0, compare=False)
+    sign: float = 0.0
+    kept: Plain = field(default_factory=Plain)
+    strength = 1.0
+    init, sample = Odd.init, Odd.sample
+
+    def support_loss(self, phi, x, y):
+        loss = (x @ phi.reshape(3, 2)).square().sum() * self.weights[0] * self.factor
+        return loss * math.copysign(1.0, self.sign)
+
+
+def test_a_kernel_goes_with_all_that_a_problem_holds():
+    """In fields without a hash, in fields that do not compare, in the sign of zero, changed in place."""
+    problems = [Changing([1.0]), Changing([2.0]), Changing([2.0], 3.0), Changing([2.0], 3.0, -0.0)]
+    problems.append(problems[0])
+    for number, problem in enumerate(problems):
+        bilevel = drawn(problem)
+        fast = compiled(bilevel)
+        torch.testing.assert_close(fast.inner_grad(fast.start), bilevel.inner_grad(bilevel.start))
+        (only,) = fast.engine.report().values()
+        assert "eager" not in only, only
+        if number == 3:
+            problems[0].weights[0] = 5.0
+
+
+@lru_cache
+def _grid(dtype):
+    return torch.arange(3, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Remembering(Problem):
+    """Losses with tensors that are made once, and with indices among the numbers of the tasks."""
+
+    strength: float = 1.0
+    init = Odd.init
+
+    def sample(self, generator, n_tasks, split="train"):
+        x = torch.randint(0, 3, (n_tasks, 6, 3), generator=generator).double()
+        y = torch.full((n_tasks, 3), 2.0, dtype=torch.float64)  # the last row that there is
+        return Tasks(x[:, :3], y, x[:, 3:], y)
+
+    def support_loss(self, phi, x, y):
+        rows = phi.reshape(3, 2)[y.long()]
+        return (x @ rows * _grid(phi.dtype)[:, None]).square().sum()
+
+
+def test_what_a_loss_remembers_is_real_and_indices_stay_in_range():
+    bilevel = drawn(Remembering())
     fast = compiled(bilevel)
-    torch.testing.assert_close(fast.inner_grad(fast.start), bilevel.inner_grad(bilevel.start))
+    found = fast.inner_grad(fast.start)
+    torch.testing.assert_close(found, bilevel.inner_grad(bilevel.start))
     (only,) = fast.engine.report().values()
-    assert "unhashable" in only["eager"]
+    assert "eager" not in only, only
+    assert type(_grid(torch.float64)) is Tensor
 
 
 def test_a_kernel_that_is_off_is_refused(monkeypatch):
@@ -310,11 +367,44 @@ def test_autograd_passes_through_in_eager_mode():
 
 def test_without_the_inner_entry_point_the_public_one_serves(monkeypatch):
     monkeypatch.setattr(engine, "_kernels", {})
+    lower._entry()  # torch warns while it imports itself
     monkeypatch.setattr(lower, "_entry", lambda: None)
     bilevel = drawn(SINUSOID)
     fast = compiled(bilevel)
     torch.testing.assert_close(fast.outer_grad(fast.start), bilevel.outer_grad(bilevel.start))
     assert "error" in fast.engine.report()["Bilevel.outer_grad()"]
+
+
+ONE_KERNEL = """
+from tests.test_compiled import TANH, compiled, drawn
+fast = compiled(drawn(TANH))
+fast.inner_grad(fast.start)
+print(fast.engine.report())
+"""
+
+
+def test_kernels_on_disk_that_cannot_be_used_cost_time_only(tmp_path):
+    """A damaged one is made again; without a folder to write to, every process makes its own."""
+
+    def told() -> str:
+        environment = os.environ | {"METABENCH_CACHE": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": ""}
+        del environment["TORCHINDUCTOR_CACHE_DIR"]
+        root = Path(__file__).parent.parent
+        done = subprocess.run([sys.executable, "-c", ONE_KERNEL], env=environment, cwd=root,
+                              capture_output=True, text=True, check=True)  # fmt: skip
+        assert "'error'" in done.stdout
+        assert "'eager'" not in done.stdout
+        return done.stderr
+
+    assert "kernels" not in told()
+    codes = list(tmp_path.rglob("*.py"))
+    assert codes
+    for code in codes:
+        code.write_text("")
+    assert "compiled without them" in told()
+    shutil.rmtree(tmp_path / "kernels")
+    (tmp_path / "kernels").touch()
+    assert "every process compiles its own" in told()
 
 
 def test_the_version_of_torch_has_the_inner_entry_point():

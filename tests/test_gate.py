@@ -11,7 +11,7 @@ import pytest
 
 from bench import baseline as baselines
 from bench import measure
-from bench.gate import same_error
+from bench.gate import Measured, _differences, same_error
 from tests import toy_gate
 from tests.command_line import Result, metabench
 
@@ -114,6 +114,43 @@ def test_what_is_planted_is_found(
     assert verdicts.items() <= differences.items()
     if len(verdicts) == 1:
         assert differences == verdicts
+
+
+@pytest.mark.parametrize(
+    ("fault", "verdicts"),
+    [
+        ("extra product", {"calls.inner_hvps": "regressed", "calls_of._apply()": "regressed"}),
+        ("product saved", {"calls.inner_hvps": "improved", "calls_of._apply()": "improved"}),
+        ("idle operator", {"operators": "regressed"}),
+    ],
+)
+def test_what_is_planted_beside_compiled_kernels_is_found(
+    fault: toy_gate.Fault, verdicts: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("mine.toml").write_text('engine = "compiled"\n' + STUDY)
+    assert gate("--update").code == 0
+    metrics = entry(json.loads(Path("gate.json").read_text()))["metrics"]
+    assert metrics["calls_of._apply()"] == 3
+    monkeypatch.setattr(toy_gate, "planted", fault)
+    code, differences = found()
+    assert code == 1
+    assert verdicts.items() <= differences.items()
+    if len(verdicts) == 1:
+        assert differences == verdicts
+
+
+@pytest.mark.parametrize(
+    ("before", "verdict"),
+    [({}, "regressed"), ({"kernel.new()": 9}, "improved"), ({"kernel.new()": 4}, None)],
+    ids=["a kernel more", "a kernel smaller", "the same"],
+)
+def test_kernels_that_come_and_go(before: dict[str, int], verdict: str | None) -> None:
+    later = ({"kernel.new()": 4}, {"kernel.new()": None})
+    entries = [baselines.Entry(status="ok", dtype="float64", metrics=m) for m in (before, *later)]
+    differences = list(_differences("cell", entries[0], Measured(entries[1]), alike=True))
+    assert [d.verdict for d in differences] == ([verdict] if verdict else [])
+    lost = _differences("cell", entries[1], Measured(entries[2]), alike=True)
+    assert [d.verdict for d in lost] == ["regressed"]
 
 
 def test_a_gain_fails_until_it_is_the_baseline(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -295,6 +295,29 @@ def test_an_argument_without_a_translation_is_declined(function, argument: str) 
         Translation(function, X, LABELS)(X.numpy(), LABELS.numpy())
 
 
+def _half_constant(x, t):
+    with torch.no_grad():
+        scale = x.exp()
+    return (x * scale).sum()
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (_half_constant, "no_grad.*aten.exp"),
+        (lambda x, t: (x.detach() * x).sum(), "detach"),
+        (lambda x, t: x.sum() * len(set(t.tolist())), "value of a tensor"),
+        (lambda x, t: x.sum() if x.max() > 0 else x.prod(), "value of a tensor"),
+    ],
+)
+def test_what_a_graph_cannot_say_is_declined(function, reason: str) -> None:
+    adapter("maml-jax")
+    from methods.libraries.aten_to_jax import Translation
+
+    with pytest.raises(Declined, match=reason):
+        Translation(function, X, LABELS)
+
+
 @pytest.mark.parametrize("activation", ["relu", "tanh", "softplus"])
 def test_a_torch_loss_translates_to_jax(activation: str) -> None:
     for problem in (

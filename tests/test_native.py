@@ -62,12 +62,13 @@ def test_processes_may_compile_the_same_at_once(toy: Path, tmp_path: Path) -> No
 
 
 @needs_a_compiler
-def test_a_damaged_library_is_made_again(tmp_path: Path, monkeypatch, caplog) -> None:
+@pytest.mark.parametrize("damage", [lambda _: b"no library", lambda whole: whole[:-1000], lambda _: b""])
+def test_a_damaged_library_is_made_again(tmp_path: Path, monkeypatch, caplog, damage) -> None:
     native.library("toy_native", "two.cpp")
     (found,) = (tmp_path / "cache").iterdir()
     made = tmp_path / "other" / found.name  # a path that nothing is loaded from yet
     made.parent.mkdir()
-    made.write_bytes(b"no library")
+    made.write_bytes(damage(found.read_bytes()))
     monkeypatch.setenv("METABENCH_CACHE", str(made.parent))
     native.library.cache_clear()
     with caplog.at_level(logging.WARNING):

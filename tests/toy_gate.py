@@ -35,6 +35,8 @@ class PlantedConjugateGradient(LinearSolver):
                 matvec(v)
             return -matvec(v) if planted == "wrong sign" else matvec(v)
 
+        if planted == "idle operator":
+            rhs.sum()  # outside what is compiled
         inside = ConjugateGradient(2) if planted == "product saved" else self.inside
         return inside(product, rhs, start, noise)
 

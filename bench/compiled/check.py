@@ -1,6 +1,6 @@
 """A compiled kernel against the same function in eager float64, before anybody relies on it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import torch
 from torch import Tensor
@@ -12,16 +12,17 @@ FORGIVEN_IN_DOUBLE = 1e-11  # there eager mode is the measure itself, and has no
 SPREAD = 0.1
 
 
-def probe(inputs: Sequence[Tensor]) -> list[Tensor]:
+def probe(inputs: Sequence[Tensor], as_they_are: Container[int] = ()) -> list[Tensor]:
     """Inputs like the given ones in general position: where phi = theta, a missing term would not be seen.
 
-    Nothing becomes negative that was not: optimisers keep sums of squares.
+    Nothing becomes negative that was not: optimisers keep sums of squares. Inputs ``as_they_are``, by their
+    numbers, do not move: the data of tasks are in no special position, and may be indices coded as floats.
     """
     generator = torch.Generator().manual_seed(0)
     scale = next((_rms(x) for x in inputs if x.is_floating_point() and x.ndim and _rms(x) > 0), 1.0)
     moved = []
-    for x in inputs:
-        if x.is_floating_point() and x.ndim:
+    for i, x in enumerate(inputs):
+        if i not in as_they_are and x.is_floating_point() and x.ndim:
             noise = torch.rand(x.shape, generator=generator, dtype=torch.float64).to(x.device)
             x = (x.double() + SPREAD * (_rms(x) or scale) * noise).to(x.dtype)
         moved.append(x)

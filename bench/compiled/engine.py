@@ -12,6 +12,7 @@ from bench.api import Bilevel, FirstOrderSolver
 from bench.compiled.flat import Shape, flatten
 from bench.compiled.kernel import Kept, Kernel, Source, build
 from bench.compiled.lower import in_transform
+from bench.exactly import Exactly
 
 Tape = dict[str, list[tuple[Kernel, list[Tensor], Kept]]]
 MOST_KERNELS = 512  # in one process; then the oldest is forgotten
@@ -48,13 +49,9 @@ class Engine:
     def find(self, source: Source, values: list[Tensor]) -> Kernel:
         """The kernel of ``source`` for inputs like ``values``."""
         layout = tuple((x.shape, x.dtype, x.device) for x in values)
-        key = (source, layout, torch.get_num_threads())
+        key = (Exactly(source), layout, torch.get_num_threads())
         with _lock:
-            try:
-                kernel = _kernels.get(key)
-            except TypeError as error:  # the hash of a problem's field
-                reason = f"it has no name to go by: {error}"
-                return self._note(Kernel(source.name, False, reason=reason, what=source.what))
+            kernel = _kernels.get(key)
             if kernel is None:
                 kernel = _kernels[key] = build(source, values)
                 if len(_kernels) > MOST_KERNELS:

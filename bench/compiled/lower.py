@@ -5,10 +5,15 @@ as long as a small kernel: whoever calls a kernel has to see to shapes and dtype
 has no such entry point, `torch.compile` does the same more slowly.
 """
 
+import atexit
+import logging
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -17,15 +22,38 @@ from torch.fx import GraphModule
 
 from bench import data
 
+FOLDER = "TORCHINDUCTOR_CACHE_DIR"
+
+log = logging.getLogger(__name__)
+
 Call = Callable[[list[Tensor]], Sequence[Any]]
 
 
 def lower(graph: GraphModule, inputs: Sequence[Tensor]) -> Call:
-    """``graph`` compiled for tensors like ``inputs``; the result takes a list of tensors and empties it."""
+    """``graph`` compiled for tensors like ``inputs``; the result takes a list of tensors and empties it.
+
+    Where that fails, it is done once more without the kernels kept on disk, which may be damaged.
+    """
     inner = _entry()
     if inner is None:
         compiled = torch.compile(graph, fullgraph=True, dynamic=False)
         return lambda values: compiled(*values)
+    from torch._inductor.utils import fresh_cache
+
+    try:
+        return _compile(inner, deepcopy(graph), inputs)
+    except Exception as error:  # noqa: BLE001  whatever a damaged file makes of it
+        with fresh_cache():
+            made = _compile(inner, graph, inputs)
+        told = (str(error).splitlines() or [""])[0]
+        log.warning(
+            "kernels in %s cannot be used (%s: %s); compiled without them. Delete the folder if this goes on",
+            os.environ[FOLDER], type(error).__name__, told,
+        )  # fmt: skip
+        return made
+
+
+def _compile(inner: Callable, graph: GraphModule, inputs: Sequence[Tensor]) -> Call:
     from torch._guards import TracingContext, tracing
     from torch._inductor import config
     from torch._subclasses import FakeTensorMode
@@ -64,12 +92,29 @@ def decompositions() -> dict[Any, Callable]:
 @cache
 def _entry() -> Callable | None:
     """`torch._inductor`'s entry point, or None; its kernels outlive the process beside our other files."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(data.cache_root() / "kernels"))
+    if FOLDER not in os.environ:
+        os.environ[FOLDER] = _writable(data.cache_root() / "kernels")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of torch, to itself
         try:
             from torch._guards import TracingContext, tracing  # noqa: F401
             from torch._inductor.compile_fx import compile_fx_inner
+            from torch._inductor.utils import fresh_cache  # noqa: F401
         except ImportError:
             return None
     return compile_fx_inner
+
+
+def _writable(folder: Path) -> str:
+    """``folder``; where it cannot be made or written, one that ends with the process."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return str(folder)
+        reason = "it is read-only"
+    except OSError as error:
+        reason = str(error)
+    log.warning("kernels cannot be kept in %s (%s): every process compiles its own", folder, reason)
+    passing = TemporaryDirectory(prefix="metabench-kernels-")
+    atexit.register(passing.cleanup)
+    return passing.name

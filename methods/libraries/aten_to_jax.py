@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 from torch.fx import Node
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
 from bench.api import Declined
 from methods.libraries.jax_operations import operations
+from methods.libraries.loss_graph import nodes
 
 REARRANGING = ("aten.split_with_sizes", "aten.view", "aten.t")
 
@@ -21,11 +21,12 @@ class Translation:
 
     Leaves are the first array cut and reshaped as the function does it: the layers' weights, laid out as
     they are multiplied. Loops that carry leaves do not cut and join the flat vector in every round.
-    `Declined` names an operation, or an argument of one, that has no translation.
+    `Declined` names an operation, or an argument of one, that has no translation, and functions that look at
+    the value of a tensor or switch autograd off: an array of JAX is differentiated throughout.
     """
 
     def __init__(self, function: Callable[..., Tensor], *examples: Tensor):
-        *self._nodes, output = make_fx(function)(*(x.detach() for x in examples)).graph.nodes
+        *self._nodes, output = nodes(function, [x.detach() for x in examples])
         self._output, known = output.args[0], operations()
         self._inputs = [node for node in self._nodes if node.op == "placeholder"]
         self._steps = {n: _step(n, known) for n in self._nodes if n.op in ("call_function", "get_attr")}
