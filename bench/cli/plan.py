@@ -5,7 +5,16 @@ from typing import Any
 
 from bench.cells import expand
 from bench.cli.label import label, varying
-from bench.cli.standing import MISSING, Standing, command, counted, say_failures, say_repeated, standing
+from bench.cli.standing import (
+    MISSING,
+    Standing,
+    command,
+    counted,
+    say_failures,
+    say_not_compiled,
+    say_repeated,
+    standing,
+)
 from bench.cli.study import load
 from bench.cli.text import columns, say, say_json
 from bench.cli.watch import Jobs
@@ -41,10 +50,12 @@ def show_status(study: str, results: Path, json: bool) -> tuple[int, bool]:
     repeated = of.store.repeated()
     if json:
         again = [{"id": cell_id, "agrees": agrees} for cell_id, agrees in repeated]
-        say_json(_head(of) | {"failures": of.failures(), "repeated": again, "jobs": jobs.plain()})
+        told = {"failures": of.failures(), "not_compiled": of.not_compiled(), "repeated": again}
+        say_json(_head(of) | told | {"jobs": jobs.plain()})
         return of.code(), jobs.are_alive
     say(f"{of.spec.name}: {len(of.cells):,} cells: {counted(map(of.state, of.cells))}", style="bold")
     say_failures(of, results)
+    say_not_compiled(of, results)
     say_repeated(repeated, of.store.folder / "repeated")
     jobs.say(of.statuses)
     say()

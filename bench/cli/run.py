@@ -14,6 +14,7 @@ from bench.cli.standing import (
     counted,
     headline,
     say_failures,
+    say_not_compiled,
     standing,
 )
 from bench.cli.study import keep_copy, load
@@ -104,6 +105,7 @@ def _summary(after: Standing, study: str, results: Path) -> None:
     style = "bold green" if after.code() == 0 else "bold"
     say(f"{after.spec.name}: {counted(map(after.state, after.cells))}", style)
     say_failures(after, results)
+    say_not_compiled(after, results)
     if any(counts[state] for state in counts if state != "ok"):
         say()
     say(f"records: {results / after.spec.name}")
