@@ -1,0 +1,128 @@
+"""One run of a function, written down as a `Program`: every operation below autograd and vmap, by its name.
+
+`make_fx` does the same with a proxy for every tensor and a graph; here it takes a tenth of the time, and what
+Python learns about a number on the way (`.item()`, `if`) is part of the program instead of an error.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import decomposition_table
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from bench.certified.operators import OPERATORS
+from bench.certified.program import NoProgramError, Node, Program, Value, replace
+from bench.compiled.convolution import AsMatrixProducts
+
+# Ways to a tensor's numbers that no operation shows.
+_HIDDEN = {
+    getattr(torch.Tensor, name): name
+    for name in ("tolist", "numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "storage")
+}
+_OF_SHAPES = ("is_same_size", "_has_same_storage_numel")  # whose answers no number changes
+_TORCH, _HERE = str(Path(torch.__file__).parent), str(Path(__file__).parent)
+# Random numbers and memory without content: what a run drew or found is a constant of its program.
+_DRAWN = ("rand", "randn", "randint", "randperm", "normal", "bernoulli", "empty", "empty_like", "new_empty")
+_DRAWN += ("empty_strided", "new_empty_strided", "eye", "arange")
+
+
+def trace(
+    function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], stage: Callable[[], str] = str
+) -> Program:
+    """The program of ``function`` at these inputs; ``function`` returns a sequence of tensors.
+
+    ``stage`` says at any moment how far the run has come. Branches are as the run took them, and nodes of the
+    program that whoever plays it has to verify. Raises `NoProgramError` for whatever hides numbers from view.
+    """
+    recorder = _Recorder(stage)
+    given = tuple(recorder.new(x) for x in inputs)
+    with _NoHiding(), AsMatrixProducts(), recorder:
+        results = function(*inputs)
+    outputs = tuple(recorder.value(x) for x in results)
+    written = {node.writes.storage for node in recorder.nodes if node.writes is not None}
+    program = Program(given, recorder.constants, tuple(recorder.nodes), outputs, frozenset(written))
+    return program.pruned()
+
+
+class _NoHiding(TorchFunctionMode):
+    def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if (name := _HIDDEN.get(func)) is not None:
+            raise NoProgramError(f"it takes numbers out of a tensor by `{name}` ({_where()})")
+        return func(*args, **(kwargs or {}))
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self, stage: Callable[[], str]):
+        super().__init__()
+        self.nodes: list[Node] = []
+        self.constants: dict[Value, Tensor] = {}
+        self._stage = stage
+        self._known = WeakIdKeyDictionary()
+        self._storages: dict[int, StorageWeakRef] = {}  # held, so that no address serves twice
+        self._count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        if name not in OPERATORS and name not in _DRAWN and func in decomposition_table:
+            with self:
+                return decomposition_table[func](*args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            taken, named = (replace(x, Tensor, self.value) for x in (args, kwargs))
+            results = func(*args, **kwargs)
+            if name in _OF_SHAPES:
+                return results
+            if name in _DRAWN:
+                self.constants[self.new(results)] = results.detach().clone()
+                return results
+            given = self._results(results, func, args)
+        baked = results if isinstance(results, bool | int | float) else None
+        self.nodes.append(
+            Node(len(self.nodes), func, taken, named, given, baked, _where(), self._stage())
+        )
+        return results
+
+    def value(self, x: Tensor) -> Value:
+        """The value of a tensor; one that nothing made here is a constant."""
+        if x not in self._known:
+            if x.untyped_storage()._cdata in self._storages:
+                raise NoProgramError(f"a tensor came about by no operation that can be seen ({_where()})")
+            self.constants[self.new(x)] = x.detach().clone()
+        return self._known[x]
+
+    def new(self, x: Tensor) -> Value:
+        storage = x.untyped_storage()
+        self._storages.setdefault(storage._cdata, StorageWeakRef(storage))
+        self._known[x] = Value(self._count, tuple(x.shape), x.dtype, storage._cdata)
+        self._count += 1
+        return self._known[x]
+
+    def _results(self, results: Any, func: Any, args: tuple[Any, ...]) -> Any:
+        if isinstance(results, Tensor):
+            if func._schema.is_mutable and results is args[0]:
+                return self._known[results]
+            return self.new(results)
+        return replace(results, Tensor, self.new)
+
+
+def _where() -> str:
+    """The innermost line of Python that is neither torch's nor this package's, and what it computes there."""
+    node = torch._C._current_autograd_node()
+    frame = sys._getframe(1)
+    while frame.f_back is not None and _passing(frame.f_code):
+        frame = frame.f_back
+    path = Path(frame.f_code.co_filename)
+    place = f"{path.parent.name}/{path.name}:{frame.f_lineno} in {frame.f_code.co_name}"
+    return place if node is None else f"{node.name()}, asked for by {place}"
+
+
+def _passing(code: CodeType) -> bool:
+    return code.co_name == "__torch_function__" or code.co_filename.startswith((_TORCH, _HERE, "<"))
