@@ -52,9 +52,9 @@ def maml_reference(bilevel: Bilevel, inner: InnerSolver) -> Reference:
     if needed > MAX_ITERATE_BYTES:
         return absent(bilevel, how, f"too large: {inner.steps} stored iterates take {needed / 2**30:.0f} GiB")
     if bilevel.problem.batching == "loop":  # one task's graph alive at a time
-        value = torch.cat([_maml(bilevel.one(task), inner) for task in range(len(bilevel.tasks))])
+        value = torch.cat([through_steps(bilevel.one(task), inner) for task in range(len(bilevel.tasks))])
     else:
-        value = _maml(bilevel, inner)
+        value = through_steps(bilevel, inner)
     missing = {}
     for task, finite in enumerate(torch.isfinite(value).all(dim=1).tolist()):
         if not finite:
@@ -63,7 +63,8 @@ def maml_reference(bilevel: Bilevel, inner: InnerSolver) -> Reference:
     return Reference(how, value, missing)
 
 
-def _maml(bilevel: Bilevel, inner: FirstOrderSolver) -> Vectors:
+def through_steps(bilevel: Bilevel, inner: FirstOrderSolver) -> Vectors:
+    """The derivative of the query loss through the steps of ``inner`` from theta, in the dtype at hand."""
     theta = bilevel.start.detach().clone()
     with torch.no_grad():
         phi, state = theta, inner.init(theta)

@@ -11,8 +11,8 @@ from flint import arb, ctx
 from torch import Tensor
 
 from bench.certified.arithmetic import Array, Balls
-from bench.certified.play import NotCertifiedError, Player, UndecidedAt
-from bench.certified.program import Node
+from bench.certified.play import Player, UndecidedAt
+from bench.certified.program import Node, NotCertifiedError
 
 FIRST_BITS, MOST_BITS = 192, 8192
 BOUND = 1e-30  # radius over norm
@@ -33,7 +33,7 @@ class Enclosure:
         return ratio(radius(self.balls), norm(self.balls))[1]
 
 
-def enclose(player: Player, inputs: Iterable[Tensor], bound: float = BOUND, seconds: float = 60) -> Enclosure:
+def enclose(player: Player, inputs: Iterable[Tensor | Array], bound: float = BOUND, seconds: float = 60) -> Enclosure:
     """The first output of a program for these inputs, with a radius of at most ``bound`` times its norm.
 
     The bits are raised until that holds and every comparison on the way is decided. Raises
@@ -65,7 +65,7 @@ def _next(bits: int, reached: float, bound: float) -> int:
 
 def _failure(
     player: Player,
-    inputs: list[Tensor],
+    inputs: list[Tensor | Array],
     undecided: UndecidedAt | None,
     reached: float,
     bits: int,
@@ -117,7 +117,8 @@ def radius(balls: Array) -> arb:
 
 def distance(a: Array, b: Array) -> tuple[arb, arb]:
     """Between which numbers the distance of two vectors lies that the balls hold."""
-    apart = norm(np.array([x.mid() - y.mid() for x, y in zip(a.flat, b.flat, strict=True)], object))
+    gaps = (x.mid() - y.mid() for x, y in zip(a.flat, b.flat, strict=True))
+    apart = _root(sum((gap * gap for gap in gaps), arb(0)))  # a gap is rounded, and so a ball
     unsure = radius(a) + radius(b)
     return (apart - unsure).lower().nonnegative_part(), (apart + unsure).upper()
 

@@ -13,24 +13,12 @@ from torch import Tensor
 from bench.certified import layout  # noqa: F401  its operations register themselves
 from bench.certified.arithmetic import Arithmetic, Array, LostError, UndecidedError
 from bench.certified.operators import OPERATORS, Context
-from bench.certified.program import Node, Program, Value, last_uses, replace, values
+from bench.certified.program import Node, NotCertifiedError, Program, Value, last_uses, replace, values
 
 # Where the numbers of the result lie, not what they are.
 _OF_MEMORY = {
     "dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking", "implicit", "half_to_float",
 }  # fmt: skip
-
-
-class NotCertifiedError(Exception):
-    """Why exact arithmetic gives no result of this program, or none that can be told.
-
-    ``kind``: "unsupported operator", "undecided kink", "blown-up radius", "baked branch", "hidden numbers",
-    "out of time" or "failed".
-    """
-
-    def __init__(self, kind: str, message: str):
-        super().__init__(f"{kind}: {message}")
-        self.kind = kind
 
 
 class UndecidedAt(Exception):
@@ -52,7 +40,7 @@ class Player:
     def __call__(
         self,
         arithmetic: Arithmetic,
-        inputs: Iterable[Tensor],
+        inputs: Iterable[Tensor | Array],
         until: float = np.inf,
         watch: Callable[[Node, list[Array]], None] | None = None,
     ) -> list[Array]:
@@ -144,7 +132,9 @@ def _parameters(function: Callable) -> frozenset[str]:
     return frozenset(signature(function).parameters)
 
 
-def _array(arithmetic: Arithmetic, x: Tensor) -> Array:
+def _array(arithmetic: Arithmetic, x: Tensor | Array) -> Array:
+    if isinstance(x, np.ndarray):
+        return x
     if x.is_floating_point():
         return arithmetic.of(x.detach().cpu().double().numpy()).copy()
     return x.cpu().numpy().astype(bool if x.dtype == torch.bool else np.int64)

@@ -8,8 +8,16 @@ import torch
 from torch import Tensor
 
 
-class NoProgramError(Exception):
-    """What a function does cannot be written down as operations on tensors; the message says what and where."""
+class NotCertifiedError(Exception):
+    """Why exact arithmetic gives no result of a program, or none that can be told.
+
+    ``kind``: "hidden numbers", "unsupported operator", "baked branch", "undecided kink", "blown-up radius",
+    "out of time", "too large" or "failed"; the message says what and where.
+    """
+
+    def __init__(self, kind: str, message: str):
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
 
 
 @dataclass(frozen=True)

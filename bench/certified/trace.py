@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from bench.certified.operators import OPERATORS
-from bench.certified.program import NoProgramError, Node, Program, Value, replace
+from bench.certified.program import Node, NotCertifiedError, Program, Value, replace
 from bench.compiled.convolution import AsMatrixProducts
 
 # Ways to a tensor's numbers that no operation shows.
@@ -40,7 +40,7 @@ def trace(
     """The program of ``function`` at these inputs; ``function`` returns a sequence of tensors.
 
     ``stage`` says at any moment how far the run has come. Branches are as the run took them, and nodes of the
-    program that whoever plays it has to verify. Raises `NoProgramError` for whatever hides numbers from view.
+    program that whoever plays it has to verify. Raises `NotCertifiedError` for whatever hides numbers from view.
     """
     recorder = _Recorder(stage)
     given = tuple(recorder.new(x) for x in inputs)
@@ -55,7 +55,7 @@ def trace(
 class _NoHiding(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if (name := _HIDDEN.get(func)) is not None:
-            raise NoProgramError(f"it takes numbers out of a tensor by `{name}` ({_where()})")
+            raise NotCertifiedError("hidden numbers", f"taken out of a tensor by `{name}` ({_where()})")
         return func(*args, **(kwargs or {}))
 
 
@@ -67,14 +67,18 @@ class _Recorder(TorchDispatchMode):
         self._stage = stage
         self._known = WeakIdKeyDictionary()
         self._storages: dict[int, StorageWeakRef] = {}  # held, so that no address serves twice
+        self._places: dict[Any, Value] = {}
         self._count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
-        if name not in OPERATORS and name not in _DRAWN and func in decomposition_table:
+        if name not in OPERATORS and name not in _DRAWN:
             with self:
-                return decomposition_table[func](*args, **kwargs)
+                if func in decomposition_table:
+                    return decomposition_table[func](*args, **kwargs)
+                if (results := func.decompose(*args, **kwargs)) is not NotImplemented:
+                    return results
         with torch._C.DisableTorchFunction():
             taken, named = (replace(x, Tensor, self.value) for x in (args, kwargs))
             results = func(*args, **kwargs)
@@ -93,8 +97,12 @@ class _Recorder(TorchDispatchMode):
     def value(self, x: Tensor) -> Value:
         """The value of a tensor; one that nothing made here is a constant."""
         if x not in self._known:
+            if (same := self._places.get(_place(x))) is not None:  # as an `nn.Parameter` of it is
+                return same
             if x.untyped_storage()._cdata in self._storages:
-                raise NoProgramError(f"a tensor came about by no operation that can be seen ({_where()})")
+                raise NotCertifiedError(
+                    "hidden numbers", f"a tensor came about by no operation that can be seen ({_where()})"
+                )
             self.constants[self.new(x)] = x.detach().clone()
         return self._known[x]
 
@@ -102,6 +110,7 @@ class _Recorder(TorchDispatchMode):
         storage = x.untyped_storage()
         self._storages.setdefault(storage._cdata, StorageWeakRef(storage))
         self._known[x] = Value(self._count, tuple(x.shape), x.dtype, storage._cdata)
+        self._places[_place(x)] = self._known[x]
         self._count += 1
         return self._known[x]
 
@@ -111,6 +120,11 @@ class _Recorder(TorchDispatchMode):
                 return self._known[results]
             return self.new(results)
         return replace(results, Tensor, self.new)
+
+
+def _place(x: Tensor) -> tuple[Any, ...]:
+    """Tensors of one place are the same numbers."""
+    return x.untyped_storage()._cdata, x.storage_offset(), x.shape, x.stride(), x.dtype
 
 
 def _where() -> str:

@@ -1,0 +1,137 @@
+"""The error of a computed meta-gradient as rounding plus truncation, each between proven bounds, per task."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from flint import ctx
+
+from bench import registry
+from bench.api import Bilevel, FirstOrderSolver, Method, Vectors
+from bench.certified import references
+from bench.certified.arithmetic import Array, Balls
+from bench.certified.enclose import BOUND, Enclosure, distance, enclose, ratio, size
+from bench.certified.play import Player
+from bench.certified.program import NotCertifiedError
+from bench.certified.references import Certified
+from bench.certified.trace import trace
+from bench.reference import Reference
+
+SECONDS = 240.0  # for all tasks of a cell
+
+
+def certify(
+    method: Method,
+    bilevel: Bilevel,
+    meta_grad: Vectors,
+    exact: Bilevel,
+    float64: Mapping[str, Reference],
+    bound: float = BOUND,
+) -> dict[str, Any]:
+    """The certified part of a record: for every task the errors of ``meta_grad``, or why there are none.
+
+    ``bilevel`` is what ``method`` was given, ``exact`` the same in float64, ``float64`` the references that
+    were computed there. The exact result is that of the method's own program with its inputs as they are:
+    casts change nothing, numbers in the code (a learning rate) are the float64 that they are in Python, and
+    so rounding them to the dtype is rounding too. Relative errors are to the norm of the exact result
+    ("rounding") or of the reference.
+    """
+    until, tasks = time.monotonic() + SECONDS, []
+    for number in range(len(bilevel.tasks)):
+        one = _alone(bilevel, number)
+        try:
+            tasks.append(_task(method, one, meta_grad[number], bound, until))
+        except NotCertifiedError as error:
+            tasks.append({"missing": str(error), "kind": error.kind})
+            continue
+        except Exception as error:  # noqa: BLE001  a plugin may raise anything, and no certificate is no failure
+            tasks.append({"missing": f"failed: {type(error).__name__}: {error}", "kind": "failed"})
+            continue
+        found: Enclosure = tasks[-1].pop("enclosure")
+        tasks[-1]["references"] = _against(
+            found, meta_grad[number], _alone(exact, number), number, method, float64, bound, until
+        )
+    return {"bound": bound, "tasks": tasks}
+
+
+def _alone(bilevel: Bilevel, task: int) -> Bilevel:
+    """One task on the CPU, without an engine, with an empty memory."""
+    tasks, meta = bilevel.tasks.to(device="cpu"), bilevel.meta.detach().cpu()
+    return Bilevel(bilevel.problem, tasks, meta, seeds=bilevel.seeds).one(task)
+
+
+def _task(method: Method, one: Bilevel, computed: torch.Tensor, bound: float, until: float) -> dict[str, Any]:
+    if not method.in_torch:
+        raise NotCertifiedError(
+            "hidden numbers", f"'{registry.name_of(method)}' does its work outside torch"
+        )
+    start = time.monotonic()
+    program = trace(lambda: [method(one).meta_grad], [], lambda: _stage(one))
+    traced = time.monotonic()
+    found = enclose(Player(program), [], bound, until - traced)
+    return {
+        "rounding": _share(_balls(computed), found.balls, found.balls),
+        "radius": found.radius,
+        "bits": found.bits,
+        "nodes": found.nodes,
+        "seconds": found.seconds,
+        "trace_seconds": traced - start,
+        "enclosure": found,
+    }
+
+
+def _stage(bilevel: Bilevel) -> str:
+    calls = bilevel.calls
+    return f"after {calls.inner_grads} inner gradients and {calls.inner_hvps} products"
+
+
+def _against(
+    found: Enclosure,
+    computed: torch.Tensor,
+    exact: Bilevel,
+    task: int,
+    method: Method,
+    float64: Mapping[str, Reference],
+    bound: float,
+    until: float,
+) -> dict[str, Any]:
+    inner = getattr(method, "inner", None)
+    ways: dict[str, Callable[[], Certified]] = {
+        "maml": lambda: references.maml(exact, inner, bound, until - time.monotonic()),
+        "implicit": lambda: references.implicit(exact, until - time.monotonic()),
+    }
+    result: dict[str, Any] = {}
+    for name, reference in float64.items():
+        if task in reference.missing or (name == "maml" and not isinstance(inner, FirstOrderSolver)):
+            result[name] = {"missing": reference.missing.get(task, reference.how)}
+            continue
+        given = _balls(reference.value[task])
+        entry: dict[str, Any] = {}
+        try:
+            proven = ways[name]()
+            entry |= {"certified": True, "how": proven.how}
+            entry["float64_error"] = _share(given, proven.balls, proven.balls)
+        except Exception as error:  # noqa: BLE001  what cannot be proven is taken as float64 has it
+            proven = Certified(given, reference.how)
+            entry |= {"certified": False, "how": f"{reference.how}; not certified: {error}"}
+        entry["rounding"] = _share(_balls(computed), found.balls, proven.balls)
+        entry["truncation"] = _share(found.balls, proven.balls, proven.balls)
+        entry["total"] = _share(_balls(computed), proven.balls, proven.balls)
+        result[name] = entry
+    return result
+
+
+def _balls(x: torch.Tensor) -> Array:
+    return Balls().of(x.detach().cpu().double().numpy())
+
+
+def _share(a: Array, b: Array, whole: Array) -> dict[str, float] | None:
+    """The distance of a and b over the norm of ``whole``: bounds; None where a is not finite."""
+    if not all(x.is_finite() for x in a.flat):
+        return None
+    with ctx.workprec(512):
+        low, high = ratio(distance(a, b), size(whole))
+    return {"lower": low, "upper": high}
+
+
