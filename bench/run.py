@@ -28,9 +28,10 @@ RESIDENT_SECONDS, RESIDENT_CALLS = 120.0, 20.0
 def run_cell(cell: Cell, study: str) -> Record:
     """Measure one cell and return its record.
 
-    Order: inputs (outside all clocks), one call of the method, accuracy, certified, time, tensor bytes, resident. A
-    plugin's failure is never raised: it becomes the record's status and reason, and what was measured before
-    it stays. The same cell gives the same bits. The caller's thread count and random state are untouched.
+    Order: inputs (outside all clocks), one call of the method, accuracy, certified arithmetic, time, tensor
+    bytes, resident peak. A plugin's failure is never raised: it becomes the record's status and reason, and
+    what was measured before it stays. The same cell gives the same bits. The caller's thread count and random
+    state are untouched.
     """
     record: Record = {
         "schema": SCHEMA,

@@ -37,7 +37,7 @@ class Arithmetic(ABC):
 
     @abstractmethod
     def apply(self, function: str, x: Array) -> Array:
-        """An elementwise function by its name: exp, log, log1p, expm1, sqrt, rsqrt, tanh, sin, cos, erf, abs."""
+        """An elementwise function by its name: exp, log, sqrt, tanh, ..., see `operators`."""
 
     @abstractmethod
     def power(self, x: Array, exponent: Array) -> Array: ...

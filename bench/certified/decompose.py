@@ -8,17 +8,18 @@ import torch
 from flint import ctx
 
 from bench import registry
-from bench.api import Bilevel, FirstOrderSolver, Method, Vectors
+from bench.api import Bilevel, Method, Vectors
 from bench.certified import references
 from bench.certified.arithmetic import Array, Balls
-from bench.certified.enclose import BOUND, Enclosure, distance, enclose, ratio, size
-from bench.certified.play import Player
+from bench.certified.enclosure import BOUND, Enclosure, distance, enclose, ratio, size
+from bench.certified.play import BranchError, Player
 from bench.certified.program import NotCertifiedError
 from bench.certified.references import Certified
 from bench.certified.trace import trace
 from bench.reference import Reference
 
 SECONDS = 240.0  # for all tasks of a cell
+MOST_TURNS = 50
 
 
 def certify(
@@ -33,25 +34,26 @@ def certify(
 
     ``bilevel`` is what ``method`` was given, ``exact`` the same in float64, ``float64`` the references that
     were computed there. The exact result is that of the method's own program with its inputs as they are:
-    casts change nothing, numbers in the code (a learning rate) are the float64 that they are in Python, and
-    so rounding them to the dtype is rounding too. Relative errors are to the norm of the exact result
-    ("rounding") or of the reference.
+    casts change nothing, and numbers in the code (a learning rate) are the float64 that they are in Python,
+    so that rounding them to the dtype is rounding too. Where rounding made the run take another branch than
+    exact arithmetic does, the program is that of the latter, and "turned" lists these branches. Relative
+    errors are to the norm of the exact result ("rounding") or of the reference.
     """
     until, tasks = time.monotonic() + SECONDS, []
     for number in range(len(bilevel.tasks)):
         one = _alone(bilevel, number)
         try:
-            tasks.append(_task(method, one, meta_grad[number], bound, until))
+            entry, found = _task(method, one, meta_grad[number], bound, until)
         except NotCertifiedError as error:
             tasks.append({"missing": str(error), "kind": error.kind})
             continue
         except Exception as error:  # noqa: BLE001  a plugin may raise anything, and no certificate is no failure
             tasks.append({"missing": f"failed: {type(error).__name__}: {error}", "kind": "failed"})
             continue
-        found: Enclosure = tasks[-1].pop("enclosure")
-        tasks[-1]["references"] = _against(
+        entry["references"] = _against(
             found, meta_grad[number], _alone(exact, number), number, method, float64, bound, until
         )
+        tasks.append(entry)
     return {"bound": bound, "tasks": tasks}
 
 
@@ -61,24 +63,35 @@ def _alone(bilevel: Bilevel, task: int) -> Bilevel:
     return Bilevel(bilevel.problem, tasks, meta, seeds=bilevel.seeds).one(task)
 
 
-def _task(method: Method, one: Bilevel, computed: torch.Tensor, bound: float, until: float) -> dict[str, Any]:
+def _task(
+    method: Method, one: Bilevel, computed: torch.Tensor, bound: float, until: float
+) -> tuple[dict[str, Any], Enclosure]:
     if not method.in_torch:
-        raise NotCertifiedError(
-            "hidden numbers", f"'{registry.name_of(method)}' does its work outside torch"
-        )
-    start = time.monotonic()
-    program = trace(lambda: [method(one).meta_grad], [], lambda: _stage(one))
-    traced = time.monotonic()
-    found = enclose(Player(program), [], bound, until - traced)
-    return {
+        raise NotCertifiedError("hidden numbers", f"'{registry.name_of(method)}' does its work outside torch")
+    answers: list[Any] = []
+    turned: list[str] = []
+    while True:
+        start, run = time.monotonic(), one.take([0])
+        program = trace(lambda run=run: [method(run).meta_grad], [], lambda run=run: _stage(run), answers)
+        traced = time.monotonic()
+        try:
+            found = enclose(Player(program), [], bound, until - traced)
+            break
+        except BranchError as error:
+            if not isinstance(error.exact, bool) or len(turned) == MOST_TURNS:
+                raise
+            turned.append(str(error.node))
+            answers = [*error.before, error.exact]
+    entry = {
         "rounding": _share(_balls(computed), found.balls, found.balls),
         "radius": found.radius,
         "bits": found.bits,
         "nodes": found.nodes,
         "seconds": found.seconds,
         "trace_seconds": traced - start,
-        "enclosure": found,
+        "turned": turned,
     }
+    return entry, found
 
 
 def _stage(bilevel: Bilevel) -> str:
@@ -96,15 +109,15 @@ def _against(
     bound: float,
     until: float,
 ) -> dict[str, Any]:
-    inner = getattr(method, "inner", None)
+    inner: Any = getattr(method, "inner", None)  # without a first-order one there is no MAML
     ways: dict[str, Callable[[], Certified]] = {
         "maml": lambda: references.maml(exact, inner, bound, until - time.monotonic()),
         "implicit": lambda: references.implicit(exact, until - time.monotonic()),
     }
     result: dict[str, Any] = {}
     for name, reference in float64.items():
-        if task in reference.missing or (name == "maml" and not isinstance(inner, FirstOrderSolver)):
-            result[name] = {"missing": reference.missing.get(task, reference.how)}
+        if task in reference.missing:
+            result[name] = {"missing": reference.missing[task]}
             continue
         given = _balls(reference.value[task])
         entry: dict[str, Any] = {}
@@ -133,5 +146,3 @@ def _share(a: Array, b: Array, whole: Array) -> dict[str, float] | None:
     with ctx.workprec(512):
         low, high = ratio(distance(a, b), size(whole))
     return {"lower": low, "upper": high}
-
-

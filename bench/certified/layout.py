@@ -1,33 +1,35 @@
-"""ATen operations that move numbers and change none. Views share memory here exactly where they do in torch."""
+"""ATen operations that move numbers and change none. Views share memory here where they do in torch."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 
 from bench.certified.arithmetic import Array
 from bench.certified.operators import operator
 
 
-@operator("view", "_unsafe_view", "reshape")
+@operator("view", "_unsafe_view")
 def _view(c, self, size):
     return self.reshape(size)
 
 
-@operator("detach", "alias", "lift_fresh", "lift")
+@operator("detach", "alias", "lift_fresh")
 def _same(c, self):
     return self[...]
 
 
-@operator("clone", "contiguous")
+@operator("clone")
 def _clone(c, self):
     return self.copy()
 
 
 @operator("_to_copy")
-def _to_copy(c, self):
-    if c.real:
-        return c.of(self).copy()
-    return self.astype(np.int64 if self.dtype != bool else bool)
+def _to_copy(c, self, dtype=None):
+    if dtype == torch.bool:
+        return c.truth(self).copy()
+    return c.of(self).copy() if c.real or dtype is None else c.of(self).astype(np.int64)
 
 
 @operator("copy")
@@ -140,13 +142,10 @@ def _repeat(c, self, repeats):
 
 @operator("constant_pad_nd")
 def _pad(c, self, pad, value=0):
-    pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)][::-1]
-    pairs = [(0, 0)] * (self.ndim - len(pairs)) + pairs
-    found = _full(c, [n + a + b for n, (a, b) in zip(self.shape, pairs, strict=True)], value)
-    found[tuple(slice(max(a, 0), max(a, 0) + n + min(a, 0) + min(b, 0))
-                for n, (a, b) in zip(self.shape, pairs, strict=True))] = self[
-        tuple(slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(self.shape, pairs, strict=True))
-    ]
+    ends = [(0, 0)] * (self.ndim - len(pad) // 2) + list(zip(pad[::2], pad[1::2], strict=True))[::-1]
+    kept = self[tuple(slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(self.shape, ends, strict=True))]
+    found = _full(c, [n + a + b for n, (a, b) in zip(self.shape, ends, strict=True)], value)
+    found[tuple(slice(max(a, 0), max(a, 0) + n) for n, (a, _) in zip(kept.shape, ends, strict=True))] = kept
     return found
 
 
@@ -252,7 +251,7 @@ def _at(x: Array, dim: int, index: int | slice) -> Array:
 
 def _split(x: Array, sizes: list[int], dim: int) -> list[Array]:
     ends = np.cumsum([0, *sizes]).tolist()
-    return [_at(x, dim, slice(a, b)) for a, b in zip(ends, ends[1:], strict=False)]
+    return [_at(x, dim, slice(a, b)) for a, b in pairwise(ends)]
 
 
 def _places(x: Array, indices: list[Array | None]) -> tuple[Any, ...]:
@@ -263,7 +262,7 @@ def _places(x: Array, indices: list[Array | None]) -> tuple[Any, ...]:
 
 def _along(index: Array, dim: int) -> tuple[Array, ...]:
     """Where `gather` reads and `scatter` writes."""
-    places = list(np.indices(index.shape, sparse=True))
+    places: list[Any] = list(np.indices(index.shape, sparse=True))
     places[dim] = index
     return tuple(places)
 
@@ -274,5 +273,3 @@ def _cut(src: Array, index: Array) -> Array:
 
 def _list(dim: int | list[int]) -> list[int]:
     return [dim] if isinstance(dim, int) else list(dim)
-
-

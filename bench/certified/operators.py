@@ -24,10 +24,29 @@ class Context:
 
     def of(self, x: Any) -> Array:
         """An operand as the result's kind of number."""
-        return self.arithmetic.of(x) if self.real else np.asarray(x)
+        if self.real:
+            return self.arithmetic.of(x)
+        if self.is_real(x):
+            raise NotImplementedError("real numbers that become whole ones")
+        return np.asarray(x)
+
+    def is_real(self, x: Any) -> bool:
+        return isinstance(x, np.ndarray) and x.dtype == self.arithmetic.numbers
+
+    def truth(self, x: Any) -> Array:
+        """Which numbers are not 0."""
+        return self.compare("ne", x, 0) if self.is_real(x) else np.asarray(x).astype(bool)
 
     def compare(self, relation: str, a: Any, b: Any) -> Array:
         return self.arithmetic.compare(relation, self.arithmetic.of(a), self.arithmetic.of(b))
+
+
+def name_of(target: Any) -> str | None:
+    """The name among `OPERATORS` of an ATen operation, that of ``add`` for ``add_``; None if it has none."""
+    name = target.overloadpacket.__name__
+    if target._schema.is_mutable:
+        name = name.removesuffix("_")
+    return name if name in OPERATORS else None
 
 
 def operator(*names: str) -> Callable[[Callable], Callable]:
@@ -72,11 +91,6 @@ def _neg(c, self):
 @operator("reciprocal")
 def _reciprocal(c, self):
     return c.of(1) / c.of(self)
-
-
-@operator("square")
-def _square(c, self):
-    return self * self
 
 
 @operator("pow")
@@ -177,24 +191,29 @@ def _where(c, condition, self, other):
     return np.where(condition, c.of(self), c.of(other))
 
 
+@operator("masked_fill")
+def _masked_fill(c, self, mask, value):
+    return np.where(mask, c.of(value), c.of(self))
+
+
 @operator("bitwise_and", "logical_and")
 def _and(c, self, other):
-    return np.asarray(self) & np.asarray(other)
+    return c.of(self) & c.of(other)
 
 
 @operator("bitwise_or", "logical_or")
 def _or(c, self, other):
-    return np.asarray(self) | np.asarray(other)
+    return c.of(self) | c.of(other)
 
 
 @operator("bitwise_xor", "logical_xor")
 def _xor(c, self, other):
-    return np.asarray(self) ^ np.asarray(other)
+    return c.of(self) ^ c.of(other)
 
 
 @operator("bitwise_not", "logical_not")
 def _not(c, self):
-    return ~np.asarray(self)
+    return ~c.of(self)
 
 
 @operator("mm")
@@ -241,12 +260,12 @@ def _amin(c, self, dim=(), keepdim=False):
 
 @operator("any")
 def _any(c, self, dim=None, keepdim=False):
-    return self.astype(bool).any(None if dim is None else tuple(_axes(self, dim)), keepdims=keepdim)
+    return c.truth(self).any(None if dim is None else tuple(_axes(self, dim)), keepdims=keepdim)
 
 
 @operator("all")
 def _all(c, self, dim=None, keepdim=False):
-    return self.astype(bool).all(None if dim is None else tuple(_axes(self, dim)), keepdims=keepdim)
+    return c.truth(self).all(None if dim is None else tuple(_axes(self, dim)), keepdims=keepdim)
 
 
 @operator("linalg_vector_norm")

@@ -12,13 +12,27 @@ from torch import Tensor
 
 from bench.certified import layout  # noqa: F401  its operations register themselves
 from bench.certified.arithmetic import Arithmetic, Array, LostError, UndecidedError
-from bench.certified.operators import OPERATORS, Context
+from bench.certified.operators import OPERATORS, Context, name_of
 from bench.certified.program import Node, NotCertifiedError, Program, Value, last_uses, replace, values
 
 # Where the numbers of the result lie, not what they are.
 _OF_MEMORY = {
     "dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking", "implicit", "half_to_float",
 }  # fmt: skip
+
+
+class BranchError(NotCertifiedError):
+    """Exact arithmetic has ``exact`` where the run went on with another answer, after those in ``before``.
+
+    ``exact`` is None for a number that is not known exactly.
+    """
+
+    def __init__(self, node: Node, exact: Any, before: list[Any]):
+        got = "another number" if exact is None else repr(exact)
+        super().__init__(
+            "baked branch", f"Python went on with {node.baked!r} from {node}, exact arithmetic has {got}"
+        )
+        self.node, self.exact, self.before = node, exact, before
 
 
 class UndecidedAt(Exception):
@@ -75,7 +89,7 @@ class Player:
         try:
             result = function(context, **replace(arguments, Value, found.__getitem__))
             if node.baked is not None:
-                _verify(arithmetic, node, result)
+                self._verify(arithmetic, node, result)
                 return []
         except (UndecidedError, LostError) as error:
             raise UndecidedAt(node, str(error), isinstance(error, LostError)) from error
@@ -93,8 +107,19 @@ class Player:
             found[value] = self._owned(value, array, node, found)
         return [found[value] for value in made]
 
+    def _verify(self, arithmetic: Arithmetic, node: Node, result: Any) -> None:
+        """A branch that the run took must be the one that the program takes."""
+        number = result.item() if isinstance(result, np.ndarray) else result
+        if isinstance(number, bool | int):
+            exact = number
+        else:
+            exact = node.baked if arithmetic.is_number(number, node.baked) else None
+        if exact != node.baked:
+            earlier = self.program.nodes[: self.program.nodes.index(node)]
+            raise BranchError(node, exact, [n.baked for n in earlier if n.baked is not None])
+
     def _owned(self, value: Value, array: Array, node: Node, found: dict[Value, Array]) -> Array:
-        """``array`` with the memory that in-place changes rely on: shared where torch shares, else its own."""
+        """``array`` with the memory that changes in place rely on: shared where torch shares it."""
         written = self.program.written
         for other in values(node.args) if written else ():
             if value.storage not in written and other.storage not in written:
@@ -103,17 +128,18 @@ class Player:
             if value.storage != other.storage and shares:
                 return array.copy()
             if value.storage == other.storage and not shares and array.size:
-                raise NotCertifiedError("unsupported operator", f"a change in place of what is seen by {node}")
+                raise NotCertifiedError(
+                    "unsupported operator", f"a change in place of what is seen by {node}"
+                )
         return array
 
 
 def _bound(node: Node) -> tuple[Callable, dict[str, Any]]:
     """What plays a node, and its arguments by their names in the operation's schema."""
-    name = node.target.overloadpacket.__name__
-    in_place = node.writes is not None
-    function = OPERATORS.get(name.removesuffix("_") if in_place and name not in OPERATORS else name)
-    if function is None:
+    name = name_of(node.target)
+    if name is None or any(value.dtype.is_complex for value in values(node.results)):
         raise NotCertifiedError("unsupported operator", str(node))
+    function = OPERATORS[name]
     schema = node.target._schema.arguments
     given = dict(zip([a.name for a in schema], node.args, strict=False)) | node.kwargs
     taken = _parameters(function)
@@ -146,19 +172,3 @@ def _is_real(node: Node) -> bool:
         return made[0].dtype.is_floating_point
     taken = values(node.args)
     return bool(taken) and taken[0].dtype.is_floating_point
-
-
-def _verify(arithmetic: Arithmetic, node: Node, result: Any) -> None:
-    """A branch that the run took must be the one that the program takes."""
-    number = result.item() if isinstance(result, np.ndarray) else result
-    if isinstance(node.baked, bool) or isinstance(number, bool | int):
-        same, got = number == node.baked, number
-    else:
-        same, got = arithmetic.is_number(number, node.baked), "a number that is not exactly that"
-    if not same:
-        raise NotCertifiedError(
-            "baked branch",
-            f"Python went on with {node.baked!r} from {node}, exact arithmetic has {got}",
-        )
-
-

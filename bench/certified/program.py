@@ -37,9 +37,9 @@ class Value:
 class Node:
     """One operation. ``args`` and ``kwargs`` are as it was called, with a `Value` for every tensor.
 
-    ``results`` is a `Value`, or a tuple of them; of a *branch* (``baked`` is not None) it is the Python number
-    that the run saw and went on by. ``where`` is the line of Python that asked for it, ``stage`` how far the
-    run had come.
+    ``results`` is a `Value`, or a nest of them. A *branch* gives Python a number instead: ``baked``, by which
+    the run went on. ``where`` is the line of Python that asked for the operation, ``stage`` how far the run
+    had come.
     """
 
     number: int
@@ -122,5 +122,3 @@ def last_uses(program: Program) -> list[list[Value]]:
         lists.append([value for value in mine if value not in seen])
         seen.update(mine)
     return lists[::-1]
-
-

@@ -9,7 +9,7 @@ from flint import arb, arb_mat, ctx
 
 from bench.api import Bilevel, FirstOrderSolver
 from bench.certified.arithmetic import Array, Balls
-from bench.certified.enclose import Enclosure, enclose
+from bench.certified.enclosure import Enclosure, enclose
 from bench.certified.play import Player, UndecidedAt
 from bench.certified.program import NotCertifiedError
 from bench.certified.trace import trace
@@ -44,8 +44,8 @@ def implicit(bilevel: Bilevel, seconds: float) -> Certified:
 
         -C grad G(phi) + (I - C H(X)) (X - phi)  inside  X - phi
 
-    proves one and only one stationary point in X, and the left side, added to phi, encloses it (Krawczyk 1969).
-    The pivots of H(X) being positive, it is a minimum. Raises `NotCertifiedError` where a step fails.
+    proves one and only one stationary point in X, and phi + the left side holds it (Krawczyk 1969). As the
+    pivots of H(X) are positive, it is a minimum. Raises `NotCertifiedError` where a step fails.
     """
     n, until = bilevel.start.shape[1], time.monotonic() + seconds
     if n > MOST_PARAMS:
@@ -113,7 +113,7 @@ def _rows(bilevel: Bilevel):
 
 
 def _matrix(x: Array) -> arb_mat:
-    return arb_mat(*x.shape, x.ravel().tolist())
+    return arb_mat(x.shape[0], x.shape[1], x.ravel().tolist())
 
 
 def _column(x: Array) -> arb_mat:

@@ -4,8 +4,11 @@
 Python learns about a number on the way (`.item()`, `if`) is part of the program instead of an error.
 """
 
+import gc
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -18,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from bench.certified.operators import OPERATORS
+from bench.certified.operators import name_of
 from bench.certified.program import Node, NotCertifiedError, Program, Value, replace
 from bench.compiled.convolution import AsMatrixProducts
 
@@ -30,24 +33,43 @@ _HIDDEN = {
 _OF_SHAPES = ("is_same_size", "_has_same_storage_numel")  # whose answers no number changes
 _TORCH, _HERE = str(Path(torch.__file__).parent), str(Path(__file__).parent)
 # Random numbers and memory without content: what a run drew or found is a constant of its program.
-_DRAWN = ("rand", "randn", "randint", "randperm", "normal", "bernoulli", "empty", "empty_like", "new_empty")
+_DRAWN = (
+    "rand",
+    "randn",
+    "rand_like",
+    "randn_like",
+    "randint",
+    "randperm",
+    "normal",
+    "bernoulli",
+    "empty",
+    "empty_like",
+    "new_empty",
+)
 _DRAWN += ("empty_strided", "new_empty_strided", "eye", "arange")
 
 
 def trace(
-    function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], stage: Callable[[], str] = str
+    function: Callable[..., Sequence[Tensor]],
+    inputs: Sequence[Tensor],
+    stage: Callable[[], str] = str,
+    answers: Sequence[Any] = (),
 ) -> Program:
     """The program of ``function`` at these inputs; ``function`` returns a sequence of tensors.
 
-    ``stage`` says at any moment how far the run has come. Branches are as the run took them, and nodes of the
-    program that whoever plays it has to verify. Raises `NotCertifiedError` for whatever hides numbers from view.
+    ``stage`` says at any moment how far the run has come. Branches are taken as the run took them, the first
+    ones as ``answers`` says; they are nodes of the program, for whoever plays it to verify. Raises
+    `NotCertifiedError` for what hides numbers from view.
     """
-    recorder = _Recorder(stage)
+    recorder = _Recorder(stage, list(answers))
     given = tuple(recorder.new(x) for x in inputs)
     with _NoHiding(), AsMatrixProducts(), recorder:
         results = function(*inputs)
-    outputs = tuple(recorder.value(x) for x in results)
+    outputs = tuple(recorder.value(x, None) for x in results)
     written = {node.writes.storage for node in recorder.nodes if node.writes is not None}
+    outside = [value.storage for value in (*given, *recorder.constants)]
+    if any(outside.count(storage) > 1 for storage in written):
+        raise NotCertifiedError("hidden numbers", "a tensor from outside is changed in place")
     program = Program(given, recorder.constants, tuple(recorder.nodes), outputs, frozenset(written))
     return program.pruned()
 
@@ -60,27 +82,28 @@ class _NoHiding(TorchFunctionMode):
 
 
 class _Recorder(TorchDispatchMode):
-    def __init__(self, stage: Callable[[], str]):
+    def __init__(self, stage: Callable[[], str], answers: list[Any]):
         super().__init__()
         self.nodes: list[Node] = []
         self.constants: dict[Value, Tensor] = {}
-        self._stage = stage
+        self._stage, self._answers = stage, answers
         self._known = WeakIdKeyDictionary()
+        self._outside = _storages()
         self._storages: dict[int, StorageWeakRef] = {}  # held, so that no address serves twice
         self._places: dict[Any, Value] = {}
         self._count = 0
+        self._whole = ""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
-        if name not in OPERATORS and name not in _DRAWN:
-            with self:
-                if func in decomposition_table:
-                    return decomposition_table[func](*args, **kwargs)
-                if (results := func.decompose(*args, **kwargs)) is not NotImplemented:
-                    return results
+        if name_of(func) is None and name not in _DRAWN:
+            results = self._decomposed(func, args, kwargs)
+            if results is not NotImplemented:
+                return results
         with torch._C.DisableTorchFunction():
-            taken, named = (replace(x, Tensor, self.value) for x in (args, kwargs))
+            _refuse_unclear(func)
+            taken, named = (replace(x, Tensor, lambda x: self.value(x, func)) for x in (args, kwargs))
             results = func(*args, **kwargs)
             if name in _OF_SHAPES:
                 return results
@@ -89,17 +112,31 @@ class _Recorder(TorchDispatchMode):
                 return results
             given = self._results(results, func, args)
         baked = results if isinstance(results, bool | int | float) else None
-        self.nodes.append(
-            Node(len(self.nodes), func, taken, named, given, baked, _where(), self._stage())
-        )
+        if baked is not None and self._answers:
+            results = baked = self._answers.pop(0)
+        where = self._whole + _where()
+        self.nodes.append(Node(len(self.nodes), func, taken, named, given, baked, where, self._stage()))
         return results
 
-    def value(self, x: Tensor) -> Value:
-        """The value of a tensor; one that nothing made here is a constant."""
+    def _decomposed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        outermost, self._whole = self._whole, self._whole or f"as a part of {func.overloadpacket}, "
+        try:
+            with self:
+                if func in decomposition_table:
+                    return decomposition_table[func](*args, **kwargs)
+                return func.decompose(*args, **kwargs)
+        finally:
+            self._whole = outermost
+
+    def value(self, x: Tensor, taker: Any) -> Value:
+        """The value of a tensor that ``taker`` takes. One that was there before the run is a constant."""
         if x not in self._known:
             if (same := self._places.get(_place(x))) is not None:  # as an `nn.Parameter` of it is
                 return same
-            if x.untyped_storage()._cdata in self._storages:
+            fresh = x.untyped_storage()._cdata not in self._outside
+            if (
+                fresh and x.ndim and taker is not torch.ops.aten.lift_fresh.default
+            ):  # `torch.tensor` of a list
                 raise NotCertifiedError(
                     "hidden numbers", f"a tensor came about by no operation that can be seen ({_where()})"
                 )
@@ -120,6 +157,26 @@ class _Recorder(TorchDispatchMode):
                 return self._known[results]
             return self.new(results)
         return replace(results, Tensor, self.new)
+
+
+def _storages() -> dict[int, StorageWeakRef]:
+    """The memory of every tensor that there is, held as above."""
+    found = {}
+    for x in gc.get_objects():
+        if type(x) in (Tensor, torch.nn.Parameter):
+            with suppress(RuntimeError, NotImplementedError):  # a wrapper has none
+                storage = x.untyped_storage()
+                found[storage._cdata] = StorageWeakRef(storage)
+    return found
+
+
+@cache
+def _refuse_unclear(func: Any) -> None:
+    """What changes anything but the numbers of its first argument has no place in a list of values."""
+    changed = [a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    first = func._schema.arguments[0].name if func._schema.arguments else None
+    if any(name != first for name in changed) or torch.Tag.inplace_view in func.tags:
+        raise NotCertifiedError("unsupported operator", f"{func} ({_where()})")
 
 
 def _place(x: Tensor) -> tuple[Any, ...]:

@@ -242,7 +242,9 @@ def certify(
     problem: Annotated[str, typer.Option("--problem", help="The problem's name.", metavar="NAME")],
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A field: method.FIELD=VALUE or problem.FIELD=VALUE.", metavar="KEY=VALUE"),
+        typer.Option(
+            "--set", help="A field: method.FIELD=VALUE or problem.FIELD=VALUE.", metavar="KEY=VALUE"
+        ),
     ] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="What is computed with.")] = "float32",
     n_tasks: Annotated[int, typer.Option("--tasks", min=1, help="Number of tasks.")] = 4,

@@ -1,12 +1,14 @@
 """`metabench certify`: one cell's error as rounding plus truncation; and its lines in `metabench show`."""
 
+import math
 import tomllib
 from collections.abc import Sequence
 from typing import Any
 
 from bench import accuracy, inputs, registry
 from bench.api import Declined
-from bench.cells import CONTRACT, canonical
+from bench.cells import CONTRACT
+from bench.cli.label import short
 from bench.cli.text import columns, number, say, say_json, warn
 from bench.errors import UsageError
 from bench.spec import DTYPES
@@ -45,9 +47,9 @@ def certify_cell(
     if json:
         say_json({"cell": description, **found})
     else:
-        say(f"{canonical(description['method'])}", "bold")
-        say(f"on {canonical(description['problem'])}", "bold")
-        say(f"{dtype}, seed {seed}: relative errors of the meta-gradient, proven")
+        say(short(description["method"]), "bold")
+        say(f"on {short(description['problem'])}, {dtype}, seed {seed}", "bold")
+        say("relative errors of the meta-gradient, between proven bounds")
         say()
         for line in certified_lines(found):
             say(line)
@@ -74,6 +76,7 @@ def certified_lines(certified: dict[str, Any]) -> list[str]:
     row("radius / norm", "radius")
     row("bits", "bits")
     row("operations", "nodes")
+    row("branches that rounding turned", "turned")
     row("seconds of balls", "seconds")
     row("seconds of tracing", "trace_seconds")
     notes = [(f"task {i}", task["missing"]) for i, task in enumerate(tasks) if "missing" in task]
@@ -98,10 +101,14 @@ def _find(task: dict[str, Any], way: tuple[str, ...]) -> Any:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        value = len(value)
+    if isinstance(value, int):
+        return f"{value:,}"
     if not isinstance(value, dict):
         return number(value)
     low, high = value["lower"], value["upper"]
-    if high is None:
+    if high is None or math.isinf(high):
         return f"> {number(low)}"
     if low is None or low == 0:
         return f"< {number(high, 2)}"

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,9 @@ class Enclosure:
         return ratio(radius(self.balls), norm(self.balls))[1]
 
 
-def enclose(player: Player, inputs: Iterable[Tensor | Array], bound: float = BOUND, seconds: float = 60) -> Enclosure:
+def enclose(
+    player: Player, inputs: Iterable[Tensor | Array], bound: float = BOUND, seconds: float = 60
+) -> Enclosure:
     """The first output of a program for these inputs, with a radius of at most ``bound`` times its norm.
 
     The bits are raised until that holds and every comparison on the way is decided. Raises
@@ -74,10 +77,8 @@ def _failure(
     if undecided is not None and not undecided.lost:
         return NotCertifiedError("undecided kink", f"{undecided} {bits} bits do not tell")
     growth = _Growth()
-    try:
+    with suppress(UndecidedAt):
         player(Balls(), inputs, until, growth)
-    except UndecidedAt:
-        pass
     where = f"; radii pass the size of the numbers first at {growth.first}" if growth.first else ""
     if undecided is not None:
         return NotCertifiedError("blown-up radius", f"{undecided}{where}; {bits} bits")
