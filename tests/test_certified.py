@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from flint import arb, ctx
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -17,6 +18,7 @@ B = torch.linspace(0.7, 1.9, 12, dtype=torch.float64).reshape(3, 4).flip(1)
 SQUARE = (A @ B.T).sin()
 INDEX = torch.tensor([[0, 2, 1, 3], [3, 3, 0, 1], [1, 0, 2, 2]])
 LABELS = torch.tensor([1, 2, 0])
+READ = (B, SQUARE, INDEX, LABELS)
 aten = torch.ops.aten
 
 
@@ -27,7 +29,9 @@ def gradient(f: Callable) -> Callable:
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             (first,) = torch.autograd.grad(f(leaf).sum(), leaf, create_graph=True, materialize_grads=True)
-            (second,) = torch.autograd.grad((first * B).sum(), leaf, materialize_grads=True, allow_unused=True)
+            (second,) = torch.autograd.grad(
+                (first * B).sum(), leaf, materialize_grads=True, allow_unused=True
+            )
         return torch.stack([first.detach(), second])
 
     return of
@@ -51,11 +55,11 @@ OPERATIONS: dict[str, Callable] = {
     "exponentials": lambda x: x.exp() + B.log() + B.log1p() + x.expm1() + x.sigmoid() + x.tanh(),
     "circle": lambda x: x.sin() * x.cos() + x.erf(),
     "neg_abs_sign": lambda x: -x + x.abs() + x.sign(),
-    "softplus": lambda x: torch.nn.functional.softplus(20 * x, threshold=20.0),
+    "softplus": lambda x: F.softplus(20 * x, threshold=20.0),
     "gelu_silu_elu": lambda x: (
-        torch.nn.functional.gelu(x) + torch.nn.functional.silu(x) + torch.nn.functional.elu(x)
+        F.gelu(x) + F.silu(x) + F.elu(x)
     ),
-    "leaky": lambda x: torch.nn.functional.leaky_relu(x) + torch.nn.functional.hardtanh(x),
+    "leaky": lambda x: F.leaky_relu(x) + F.hardtanh(x),
     "compare": lambda x: torch.stack([(x > B), (x >= 0), (x < B), (x <= 1), (x == x), (x != B)]).double(),
     "logic": lambda x: torch.where(((x > 0) & ~(B > 1)) | ((x < -1) ^ (B < 1)), x, B),
     "any_all": lambda x: torch.stack([(x > 0).any(1), (x > 0).all(1), x.isfinite().all(1)]).double(),
@@ -65,20 +69,20 @@ OPERATIONS: dict[str, Callable] = {
     "masked_fill": lambda x: x.masked_fill(x > 1, 0.3),
     "products": lambda x: torch.cat([x @ B.T @ x, SQUARE @ x, x.mv(B[0])[:, None].expand(3, 4)]),
     "bmm": lambda x: torch.einsum("ij,kj->ik", x, B) + torch.bmm(x[None], B.T[None])[0],
-    "addmm": lambda x: torch.addmm(x, SQUARE, B, beta=0.5, alpha=2) + torch.nn.functional.linear(x, torch.eye(4).double()),
+    "addmm": lambda x: torch.addmm(x, SQUARE, B, beta=0.5, alpha=2) + F.linear(x, B, B[:, 0])[:, :1],
     "dot": lambda x: torch.stack([x[0].dot(B[0]), torch.linalg.vector_norm(x), x.norm(dim=0).sum()]),
     "norms": lambda x: torch.stack([torch.linalg.vector_norm(x, p, dim=1) for p in (1, 2, math.inf)]),
     "sums": lambda x: x.sum() + x.sum(0) + x.sum(1, keepdim=True) + x.mean() + x.mean((0, 1)) + (x > 0).sum(),
     "extremes": lambda x: x.amax(1, keepdim=True) + x.amin(0) + x.amax((0, 1)) + x.amax(),
     "logsumexp": lambda x: x.logsumexp(1, keepdim=True) + x.log_softmax(1) + x.softmax(0),
-    "cross_entropy": lambda x: torch.nn.functional.cross_entropy(x, LABELS) + gradient(
-        lambda z: torch.nn.functional.cross_entropy(z, LABELS))(x),
-    "mse": lambda x: torch.nn.functional.mse_loss(x, B) + gradient(lambda z: (z.tanh() - B).square().mean())(x),
-    "views": lambda x: x.view(4, 3).t().unsqueeze(1).expand(3, 2, 4).permute(1, 0, 2)[1].squeeze().reshape(2, -1),
-    "slices": lambda x: torch.cat([x[1:, ::2], x[:, 1, None].expand(3, 2)[:2], x.narrow(1, 1, 2)[:1]]),
+    "cross_entropy": lambda x: F.cross_entropy(x, LABELS) + gradient(
+        lambda z: F.cross_entropy(z, LABELS))(x),
+    "mse": lambda x: F.mse_loss(x, B) + gradient(lambda z: (z.tanh() - B).square().mean())(x),
+    "views": lambda x: x.view(4, 3).t().unsqueeze(1).expand(3, 2, 4).permute(1, 0, 2)[1].reshape(1, 2, 6)[0],
+    "slices": lambda x: torch.cat([x[None, 1:, ::2].squeeze(), x[:, 1, None].expand(3, 2)[:2], x.narrow(1, 1, 2)[:1]]),
     "splits": lambda x: sum(x.split([1, 3], 1)[1].unbind(1), x.split(2, 1)[0][:, 1]),
     "stack": lambda x: torch.stack([x, B], 1).flatten(1).flip(0, 1).repeat(2, 1),
-    "pad": lambda x: torch.nn.functional.pad(x, (1, -1, 0, 2), value=0.7),
+    "pad": lambda x: F.pad(x, (1, -1, 0, 2), value=0.7),
     "unfold": lambda x: x.unfold(1, 2, 2).sum(-1),
     "diagonal": lambda x: (x @ B.T).diagonal(),
     "gather": lambda x: x.gather(1, INDEX[:, :2]).sum() + x.gather(0, LABELS[None, :2]).sum(),
@@ -86,10 +90,11 @@ OPERATIONS: dict[str, Callable] = {
     "scatter_add": lambda x: x.scatter_add(1, INDEX, B),
     "index": lambda x: x[[0, 2, 0]] + x[:, [1, 0, 3, 3]] + x.index_select(1, INDEX[0]),
     "index_put": lambda x: x.index_put((torch.tensor([0, 0, 2]),), B, accumulate=True),
-    "gradient_of_views": gradient(lambda z: (z[1:, ::2].exp().sum() + z.view(-1)[3:7].square().sum() + z[0, 1]) ** 2),
+    "gradient_of_views": gradient(
+        lambda z: (z[1:, ::2].exp().sum() + z.view(-1)[3:7].square().sum() + z[0, 1]) ** 2),
     "gradient_of_index": gradient(lambda z: z[[0, 0, 2]].sin() * z.gather(1, INDEX)),
     "gradient_of_activations": gradient(
-        lambda z: z.tanh() + z.sigmoid().log() + torch.nn.functional.softplus(z) + z.relu() ** 2),
+        lambda z: z.tanh() + z.sigmoid().log() + F.softplus(z) + z.relu() ** 2),
     "gradient_of_products": gradient(lambda z: torch.tanh(z @ B.T) @ z / z.norm()),
     "frexp": lambda x: torch.ldexp(*torch.frexp(x)) + torch.frexp(x).mantissa,
     "full": lambda x: x + torch.full_like(x, 0.1) + x.new_full((4,), 0.3) + torch.ones(4) - x.new_zeros(3, 1),
@@ -108,12 +113,9 @@ OPERATIONS: dict[str, Callable] = {
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_operation_is_torchs(name: str) -> None:
     function = OPERATIONS[name]
-    player = Player(trace(lambda x: [function(x)], [A]))
+    player = Player(trace(lambda x: [function(x)], [A], READ))
     for x in (A, A.flip(0) * 0.9 + 0.05):  # played, not remembered
-        if name == "casts":  # which round in torch, and here do not
-            expected = x * x
-        else:
-            expected = function(x.clone())
+        expected = x * x if name == "casts" else function(x.clone())  # they round in torch, and here do not
         tolerance = 1e-7 if name == "constants" else 1e-13  # torch.tensor of a list is float32 there and here
         (floats,) = player(Floats(), [x])
         np.testing.assert_allclose(floats, expected.double().numpy(), rtol=tolerance, atol=1e-13)
@@ -130,7 +132,7 @@ def test_every_operator_has_been_played() -> None:
 
     played = set()
     for function in OPERATIONS.values():
-        played |= {name_of(node.target) for node in trace(lambda x, f=function: [f(x)], [A]).nodes}
+        played |= {name_of(node.target) for node in trace(lambda x, f=function: [f(x)], [A], READ).nodes}
     rarely = {"_efficientzerotensor", "_local_scalar_dense", "equal", "isfinite", "scalar_tensor"}
     assert set(OPERATORS) - played <= rarely
 
@@ -175,7 +177,9 @@ def test_a_blown_up_radius_says_where(monkeypatch):
             x = 4 * x * (1 - x)
         return x
 
-    with pytest.raises(NotCertifiedError, match=r"blown-up radius: .* at 256 bits; .* first at aten\.\w+ \(node \d+"):
+    with pytest.raises(
+        NotCertifiedError, match=r"blown-up radius: .* at 256 bits; .* first at aten\.\w+ \(node \d+"
+    ):
         certified(chaos, torch.full((1,), 0.3, dtype=torch.float64))
     with pytest.raises(NotCertifiedError, match=r"blown-up radius: aten.gt .* undefined number is compared"):
         certified(lambda x: torch.where((x - x).log() > 0, x, 2 * x), A)
@@ -193,7 +197,9 @@ def test_an_undecided_kink_names_the_operation_and_the_line():
     assert "aten.threshold_backward" in message or "aten.le" in message
     assert "ReluBackward0, asked for by tests/test_certified.py" in message
     assert "8192 bits" in message
-    assert abs(float(certified(lambda x: 1 + kink(x), A).balls[0].mid()) - 1) < 1e-40  # its value is no question
+    assert (
+        abs(float(certified(lambda x: 1 + kink(x), A).balls[0].mid()) - 1) < 1e-40
+    )  # its value is no question
 
 
 def test_unsupported_operations_are_named_with_their_line():
@@ -202,13 +208,13 @@ def test_unsupported_operations_are_named_with_their_line():
         certified(lambda x: x.sort(1).values, A)
     with pytest.raises(NotCertifiedError, match=r"prims\.remainder .*as a part of aten\.remainder, tests/"):
         certified(lambda x: x % 3, A)
-    with pytest.raises(NotCertifiedError, match="an index that is a mask in aten.index"):
+    with pytest.raises(NotCertifiedError, match="an index that is a mask in aten"):
         certified(lambda x: x[x > 0], A)
-    with pytest.raises(NotCertifiedError, match="real numbers that become whole ones in aten._to_copy"):
+    with pytest.raises(NotCertifiedError, match=r"real numbers that become whole ones in aten\._to_copy"):
         certified(lambda x: x * x.long(), A)
-    with pytest.raises(NotCertifiedError, match="unsupported operator: aten.add.out"):
+    with pytest.raises(NotCertifiedError, match=r"unsupported operator: aten\.add\.out"):
         certified(lambda x: torch.add(x, x, out=torch.empty_like(x)), A)
-    with pytest.raises(NotCertifiedError, match="unsupported operator: aten.t_"):
+    with pytest.raises(NotCertifiedError, match=r"unsupported operator: aten\.t_"):
         certified(lambda x: x.clone().t_(), A)
 
 
@@ -241,7 +247,9 @@ OUTSIDE = torch.tensor([0.5, 0.25, 3.0, 1.0], dtype=torch.float64)
 
 def test_tensors_from_before_are_constants():
     halves = OUTSIDE.clone().split(2)
-    found = certified(lambda x: x + OUTSIDE[1:2] + halves[0][0] + halves[1][1] + torch.from_numpy(np.ones(4)), A)
+    found = certified(
+        lambda x: x + OUTSIDE[1:2] + halves[0][0] + halves[1][1] + torch.from_numpy(np.ones(4)), A
+    )
     assert float(found.balls[0].mid()) == float(A[0, 0]) + 2.75
     with pytest.raises(NotCertifiedError, match="from outside is changed in place"):
         certified(lambda x: x + halves[0][0] + halves[1].mul_(2)[0], A)
@@ -263,7 +271,9 @@ def test_a_branch_that_rounding_took_is_refused():
     def fork(x):
         return x * 3 if x.sum() > 1 else x * 5
 
-    with pytest.raises(NotCertifiedError, match=r"baked branch: .*with False from .*exact arithmetic has True"):
+    with pytest.raises(
+        NotCertifiedError, match=r"baked branch: .*with False from .*exact arithmetic has True"
+    ):
         certified(fork, x)
     with pytest.raises(NotCertifiedError, match=r"baked branch: .*with 1.0 from .* has another number"):
         certified(lambda x: x * x.sum().item(), x)
@@ -275,7 +285,7 @@ def test_a_branch_that_rounding_took_is_refused():
 
 def test_numbers_that_no_rounding_touched_may_be_taken_out():
     found = certified(lambda x: x * x[0, 0].item() + (x.shape[0] - INDEX[0, 1].item()), A)
-    assert found.balls[0].overlaps(arb(float(A[0, 0])) ** 2)
+    assert found.balls[0].overlaps(arb(float(A[0, 0])) ** 2 + 1)
 
 
 def test_distances_are_bounded_from_both_sides():

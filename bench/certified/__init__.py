@@ -1,7 +1,7 @@
 """Certified arithmetic: what a method would return without rounding, between proven bounds.
 
-`trace` writes down the ATen program of one run, `play` plays it in any `arithmetic`, `enclosure` in balls that
-shrink until they are small enough, `decompose` puts a measured result and the true gradients next to them.
+`trace` writes down the ATen program of one run, `play` plays it in any `arithmetic`, `enclosure` in balls
+that shrink until they are small enough, `decompose` puts a measured result and the true gradients beside.
 """
 
 from bench.certified.arithmetic import Balls, Floats

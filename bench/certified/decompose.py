@@ -14,7 +14,7 @@ from bench.certified.arithmetic import Array, Balls
 from bench.certified.enclosure import BOUND, Enclosure, distance, enclose, ratio, size
 from bench.certified.play import BranchError, Player
 from bench.certified.program import NotCertifiedError
-from bench.certified.references import Certified
+from bench.certified.references import Certified, read
 from bench.certified.trace import trace
 from bench.reference import Reference
 
@@ -70,9 +70,16 @@ def _task(
         raise NotCertifiedError("hidden numbers", f"'{registry.name_of(method)}' does its work outside torch")
     answers: list[Any] = []
     turned: list[str] = []
+    running = one
+
+    def run() -> list[torch.Tensor]:
+        nonlocal running
+        running = one.take([0])
+        return [method(running).meta_grad]
+
     while True:
-        start, run = time.monotonic(), one.take([0])
-        program = trace(lambda run=run: [method(run).meta_grad], [], lambda run=run: _stage(run), answers)
+        start = time.monotonic()
+        program = trace(run, [], read(one), lambda: _stage(running), answers)
         traced = time.monotonic()
         try:
             found = enclose(Player(program), [], bound, until - traced)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.certified import layout  # noqa: F401  its operations register themselves
+from bench.certified import layout, reductions  # noqa: F401  their operations register themselves
 from bench.certified.arithmetic import Arithmetic, Array, LostError, UndecidedError
 from bench.certified.operators import OPERATORS, Context, name_of
 from bench.certified.program import Node, NotCertifiedError, Program, Value, last_uses, replace, values

@@ -31,7 +31,7 @@ class Certified:
 
 def maml(bilevel: Bilevel, inner: FirstOrderSolver, bound: float, seconds: float) -> Certified:
     """The derivative through the steps of ``inner``; ``bilevel`` is of one task, in float64."""
-    program = trace(lambda: [through_steps(bilevel, inner)], [])
+    program = trace(lambda: [through_steps(bilevel, inner)], [], read(bilevel))
     found: Enclosure = enclose(Player(program), [], bound, seconds)
     return Certified(found.balls, f"the step-by-step reference's program in balls of {found.bits} bits")
 
@@ -51,7 +51,10 @@ def implicit(bilevel: Bilevel, seconds: float) -> Certified:
     if n > MOST_PARAMS:
         raise NotCertifiedError("too large", f"{n} parameters; up to {MOST_PARAMS} are certified")
     point = _minimiser(bilevel)
-    grad, query, hessian = (_map(f, point) for f in (bilevel.inner_grad, bilevel.outer_grad, _rows(bilevel)))
+    grad, query, hessian = (
+        Player(trace(lambda phi, f=f: [f(phi)], [point.clone()], read(bilevel)))
+        for f in (bilevel.inner_grad, bilevel.outer_grad, _rows(bilevel))
+    )
     with ctx.workprec(NEWTON_BITS):
         try:
             return _verified(bilevel, point, grad, query, hessian, until)
@@ -88,6 +91,12 @@ def _verified(
     return Certified(value, f"Newton in balls of {NEWTON_BITS} bits, Krawczyk's test, dense solve in balls")
 
 
+def read(bilevel: Bilevel) -> list[torch.Tensor]:
+    """The tensors that its oracles read."""
+    t = bilevel.tasks
+    return [bilevel.meta, t.support_x, t.support_y, t.query_x, t.query_y]
+
+
 def _minimiser(bilevel: Bilevel) -> torch.Tensor:
     with torch.no_grad():
         closed = bilevel.inner_solution()
@@ -96,10 +105,6 @@ def _minimiser(bilevel: Bilevel) -> torch.Tensor:
             return polish(oracle, descend(oracle) if closed is None else closed)[0].detach()
         except MissingError as error:
             raise NotCertifiedError("failed", str(error)) from error
-
-
-def _map(function, point: torch.Tensor) -> Player:
-    return Player(trace(lambda phi: [function(phi)], [point.clone()]))
 
 
 def _rows(bilevel: Bilevel):

@@ -6,7 +6,7 @@ Python learns about a number on the way (`.item()`, `if`) is part of the program
 
 import gc
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -52,26 +52,50 @@ _DRAWN += ("empty_strided", "new_empty_strided", "eye", "arange")
 def trace(
     function: Callable[..., Sequence[Tensor]],
     inputs: Sequence[Tensor],
+    outside: Sequence[Tensor] = (),
     stage: Callable[[], str] = str,
     answers: Sequence[Any] = (),
 ) -> Program:
     """The program of ``function`` at these inputs; ``function`` returns a sequence of tensors.
 
-    ``stage`` says at any moment how far the run has come. Branches are taken as the run took them, the first
-    ones as ``answers`` says; they are nodes of the program, for whoever plays it to verify. Raises
-    `NotCertifiedError` for what hides numbers from view.
+    ``outside`` are the other tensors that it is known to read. Where it reads more, it is run once more,
+    after a look at all tensors there are: what is older than the run is a constant of its program, what no
+    operation made in the run hides numbers. ``stage`` says at any moment how far the run has come. Branches
+    are taken as the run took them, the first ones as ``answers`` says; they are nodes of the program, for
+    whoever plays it to verify. Raises `NotCertifiedError` for what hides numbers from view.
     """
-    recorder = _Recorder(stage, list(answers))
+    try:
+        return _traced(function, inputs, _memory([*inputs, *outside]), stage, answers)
+    except _UnseenError:
+        return _traced(function, inputs, _memory(_all_tensors()), stage, answers)
+
+
+def _traced(
+    function: Callable[..., Sequence[Tensor]],
+    inputs: Sequence[Tensor],
+    outside: dict[int, StorageWeakRef],
+    stage: Callable[[], str],
+    answers: Sequence[Any],
+) -> Program:
+    recorder = _Recorder(outside, stage, list(answers))
     given = tuple(recorder.new(x) for x in inputs)
     with _NoHiding(), AsMatrixProducts(), recorder:
         results = function(*inputs)
     outputs = tuple(recorder.value(x, None) for x in results)
     written = {node.writes.storage for node in recorder.nodes if node.writes is not None}
-    outside = [value.storage for value in (*given, *recorder.constants)]
-    if any(outside.count(storage) > 1 for storage in written):
+    shared = [value.storage for value in (*given, *recorder.constants)]
+    if any(shared.count(storage) > 1 for storage in written):
         raise NotCertifiedError("hidden numbers", "a tensor from outside is changed in place")
     program = Program(given, recorder.constants, tuple(recorder.nodes), outputs, frozenset(written))
     return program.pruned()
+
+
+class _UnseenError(NotCertifiedError):
+    """A tensor came from elsewhere."""
+
+    def __init__(self) -> None:
+        message = f"a tensor came about by no operation that can be seen ({_where()})"
+        super().__init__("hidden numbers", message)
 
 
 class _NoHiding(TorchFunctionMode):
@@ -82,13 +106,13 @@ class _NoHiding(TorchFunctionMode):
 
 
 class _Recorder(TorchDispatchMode):
-    def __init__(self, stage: Callable[[], str], answers: list[Any]):
+    def __init__(self, outside: dict[int, StorageWeakRef], stage: Callable[[], str], answers: list[Any]):
         super().__init__()
         self.nodes: list[Node] = []
         self.constants: dict[Value, Tensor] = {}
         self._stage, self._answers = stage, answers
         self._known = WeakIdKeyDictionary()
-        self._outside = _storages()
+        self._outside = outside
         self._storages: dict[int, StorageWeakRef] = {}  # held, so that no address serves twice
         self._places: dict[Any, Value] = {}
         self._count = 0
@@ -137,9 +161,7 @@ class _Recorder(TorchDispatchMode):
             if (
                 fresh and x.ndim and taker is not torch.ops.aten.lift_fresh.default
             ):  # `torch.tensor` of a list
-                raise NotCertifiedError(
-                    "hidden numbers", f"a tensor came about by no operation that can be seen ({_where()})"
-                )
+                raise _UnseenError
             self.constants[self.new(x)] = x.detach().clone()
         return self._known[x]
 
@@ -159,14 +181,17 @@ class _Recorder(TorchDispatchMode):
         return replace(results, Tensor, self.new)
 
 
-def _storages() -> dict[int, StorageWeakRef]:
-    """The memory of every tensor that there is, held as above."""
+def _all_tensors() -> Iterator[Tensor]:
+    return (x for x in gc.get_objects() if type(x) in (Tensor, torch.nn.Parameter))
+
+
+def _memory(tensors: Iterable[Tensor]) -> dict[int, StorageWeakRef]:
+    """The memory of these tensors, held as above."""
     found = {}
-    for x in gc.get_objects():
-        if type(x) in (Tensor, torch.nn.Parameter):
-            with suppress(RuntimeError, NotImplementedError):  # a wrapper has none
-                storage = x.untyped_storage()
-                found[storage._cdata] = StorageWeakRef(storage)
+    for x in tensors:
+        with suppress(RuntimeError, NotImplementedError):  # a wrapper has none
+            storage = x.untyped_storage()
+            found[storage._cdata] = StorageWeakRef(storage)
     return found
 
 
@@ -190,10 +215,16 @@ def _where() -> str:
     frame = sys._getframe(1)
     while frame.f_back is not None and _passing(frame.f_code):
         frame = frame.f_back
-    path = Path(frame.f_code.co_filename)
-    place = f"{path.parent.name}/{path.name}:{frame.f_lineno} in {frame.f_code.co_name}"
+    place = _line(frame.f_code, frame.f_lineno)
     return place if node is None else f"{node.name()}, asked for by {place}"
 
 
+@cache
+def _line(code: CodeType, number: int) -> str:
+    path = Path(code.co_filename)
+    return f"{path.parent.name}/{path.name}:{number} in {code.co_name}"
+
+
+@cache
 def _passing(code: CodeType) -> bool:
     return code.co_name == "__torch_function__" or code.co_filename.startswith((_TORCH, _HERE, "<"))

@@ -10,7 +10,7 @@ from bench.api import Declined
 from bench.cells import CONTRACT
 from bench.cli.label import short
 from bench.cli.text import columns, number, say, say_json, warn
-from bench.errors import UsageError
+from bench.errors import UsageError, unknown
 from bench.spec import DTYPES
 
 ALL, SOME, NONE = 0, 1, 3
@@ -143,7 +143,10 @@ def _put(table: dict[str, Any], kind: str, way: list[str], value: Any) -> None:
     *parts, last = way
     for part in parts:
         if part not in table:
-            table[part] = registry.describe(registry.build(kind, table)).get(part)
+            known = registry.describe(registry.build(kind, table))
+            if part not in known:
+                raise unknown(f"field of {kind} '{table['name']}'", part, known)
+            table[part] = known[part]
         if isinstance(table[part], str):
             table[part] = {"name": table[part]}
         if not isinstance(table[part], dict):
