@@ -1,5 +1,6 @@
 """Programs of ATen operations: played in float64 they are torch's, in balls they hold the exact result."""
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -79,7 +80,7 @@ OPERATIONS: dict[str, Callable] = {
         lambda z: F.cross_entropy(z, LABELS))(x),
     "mse": lambda x: F.mse_loss(x, B) + gradient(lambda z: (z.tanh() - B).square().mean())(x),
     "views": lambda x: x.view(4, 3).t().unsqueeze(1).expand(3, 2, 4).permute(1, 0, 2)[1].reshape(1, 2, 6)[0],
-    "slices": lambda x: torch.cat([x[None, 1:, ::2].squeeze(), x[:, 1, None].expand(3, 2)[:2], x.narrow(1, 1, 2)[:1]]),
+    "slices": lambda x: torch.cat([x[None, 1:, ::2].squeeze(), x[:2, 1, None].expand(2, 2), x[:, 1:3]]),
     "splits": lambda x: sum(x.split([1, 3], 1)[1].unbind(1), x.split(2, 1)[0][:, 1]),
     "stack": lambda x: torch.stack([x, B], 1).flatten(1).flip(0, 1).repeat(2, 1),
     "pad": lambda x: F.pad(x, (1, -1, 0, 2), value=0.7),
@@ -228,13 +229,20 @@ def unseen(x: torch.Tensor) -> torch.Tensor:
         return x + 1
 
 
+def swapped(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    x.data = other
+    return x
+
+
 @pytest.mark.parametrize(
     ("function", "seen"),
     [
         (lambda x: x * x.tolist()[0][0], "`tolist`"),
         (lambda x: x * float(x.numpy()[0, 0]), "`numpy`"),
         (lambda x: x * np.asarray(x)[0, 0], "`__array__`|`numpy`"),
+        (lambda x: x * copy.deepcopy(x), "`__deepcopy__`"),
         (lambda x: x * unseen(x), "no operation that can be seen"),
+        (lambda x: x * swapped(x + 1, x.exp()), "no operation that can be seen"),
     ],
 )
 def test_numbers_do_not_leave_unseen(function, seen):

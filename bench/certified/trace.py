@@ -28,7 +28,17 @@ from bench.compiled.convolution import AsMatrixProducts
 # Ways to a tensor's numbers that no operation shows.
 _HIDDEN = {
     getattr(torch.Tensor, name): name
-    for name in ("tolist", "numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "storage")
+    for name in (
+        "tolist",
+        "numpy",
+        "__array__",
+        "__dlpack__",
+        "__deepcopy__",
+        "__reduce_ex__",
+        "data_ptr",
+        "untyped_storage",
+        "storage",
+    )  # fmt: skip
 }
 _OF_SHAPES = ("is_same_size", "_has_same_storage_numel")  # whose answers no number changes
 _TORCH, _HERE = str(Path(torch.__file__).parent), str(Path(__file__).parent)
@@ -154,16 +164,19 @@ class _Recorder(TorchDispatchMode):
 
     def value(self, x: Tensor, taker: Any) -> Value:
         """The value of a tensor that ``taker`` takes. One that was there before the run is a constant."""
-        if x not in self._known:
-            if (same := self._places.get(_place(x))) is not None:  # as an `nn.Parameter` of it is
-                return same
-            fresh = x.untyped_storage()._cdata not in self._outside
-            if (
-                fresh and x.ndim and taker is not torch.ops.aten.lift_fresh.default
-            ):  # `torch.tensor` of a list
+        known = self._known.get(x)
+        if known is not None:
+            if (known.storage, known.shape) != (x.untyped_storage()._cdata, x.shape):  # `x.data = ...`
                 raise _UnseenError
-            self.constants[self.new(x)] = x.detach().clone()
-        return self._known[x]
+            return known
+        if (same := self._places.get(_place(x))) is not None:  # as an `nn.Parameter` of it is
+            return same
+        fresh = x.untyped_storage()._cdata not in self._outside
+        # Literals come as tensors of one number, and lists of them by `torch.tensor`.
+        if fresh and x.ndim and taker is not torch.ops.aten.lift_fresh.default:
+            raise _UnseenError
+        self.constants[value := self.new(x)] = x.detach().clone()
+        return value
 
     def new(self, x: Tensor) -> Value:
         storage = x.untyped_storage()

@@ -76,7 +76,8 @@ def certified_lines(certified: dict[str, Any]) -> list[str]:
     row("radius / norm", "radius")
     row("bits", "bits")
     row("operations", "nodes")
-    row("branches that rounding turned", "turned")
+    if any(task.get("turned") for task in tasks):
+        row("branches that rounding turned", "turned")
     row("seconds of balls", "seconds")
     row("seconds of tracing", "trace_seconds")
     notes = [(f"task {i}", task["missing"]) for i, task in enumerate(tasks) if "missing" in task]
