@@ -47,6 +47,11 @@ def in_place(x: torch.Tensor) -> torch.Tensor:
     return torch.cat([y, row[None], y.transpose(0, 1)[:3] @ SQUARE @ x])
 
 
+def swapped(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    x.data = other
+    return x
+
+
 OPERATIONS: dict[str, Callable] = {
     "arithmetic": lambda x: (x + 2 * B - x / B) * 0.1 - (3 - x) / 7,
     "alpha": lambda x: torch.add(x, B, alpha=0.3) + torch.sub(B, x, alpha=2) + torch.rsub(x, 1.5),
@@ -102,6 +107,7 @@ OPERATIONS: dict[str, Callable] = {
     "constants": lambda x: x * torch.tensor([0.1, 0.2, 0.3, 0.4]) + torch.eye(4)[:3] + torch.arange(4),
     "casts": lambda x: x.float().double() * x.half().to(x.dtype).detach().clone().contiguous(),
     "in_place": in_place,
+    "data": lambda x: x * swapped(x + 1, x.exp()) + torch.nn.Parameter(x.tanh()).detach(),
     "logical": lambda x: torch.stack(
         [f(x > 0, B > 1) for f in (torch.logical_and, torch.logical_or, torch.logical_xor)]
     ).double() + torch.logical_not(x > 1) + torch.isnan(x) + torch.sgn(x),
@@ -229,11 +235,6 @@ def unseen(x: torch.Tensor) -> torch.Tensor:
         return x + 1
 
 
-def swapped(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    x.data = other
-    return x
-
-
 @pytest.mark.parametrize(
     ("function", "seen"),
     [
@@ -242,7 +243,7 @@ def swapped(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         (lambda x: x * np.asarray(x)[0, 0], "`__array__`|`numpy`"),
         (lambda x: x * copy.deepcopy(x), "`__deepcopy__`"),
         (lambda x: x * unseen(x), "no operation that can be seen"),
-        (lambda x: x * swapped(x + 1, x.exp()), "no operation that can be seen"),
+        (lambda x: x * swapped(x + 1, unseen(x)), "no operation that can be seen"),
     ],
 )
 def test_numbers_do_not_leave_unseen(function, seen):
