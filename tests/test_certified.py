@@ -307,3 +307,10 @@ def test_distances_are_bounded_from_both_sides():
         assert ratio(distance(a, a), size(a))[0] == 0
         assert 0 < ratio(distance(a, a), size(a))[1] < 2e-20
         assert ratio(distance(a, b), size(a - a)) == (pytest.approx(5 / 2e-20, rel=1), math.inf)
+
+
+def test_time_runs_out_at_an_operation():
+    program = trace(lambda x: [x + 1], [A])
+    with pytest.raises(NotCertifiedError, match=r"out of time: it had come to aten\.add") as error:
+        enclose(Player(program), [A], seconds=-1)
+    assert error.value.kind == "out of time"

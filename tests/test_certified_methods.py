@@ -1,6 +1,6 @@
 """Certified meta-gradients: against rational arithmetic, and rounding found where it was planted."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -9,10 +9,10 @@ from flint import arb, ctx, fmpq, fmpq_mat
 
 from analysis import table
 from bench import inputs, registry
-from bench.api import Estimate, Method
-from bench.certified import Floats, Player, certify, enclose, references, trace
+from bench.api import Estimate, InnerSolver, Method
+from bench.certified import Floats, Player, enclose, references, trace
 from bench.record import Store
-from bench.reference import implicit_reference, maml_reference
+from bench.reference import implicit_reference
 from bench.registry import register
 from bench.run import run_cell
 from tests.command_line import metabench
@@ -199,37 +199,57 @@ def test_twenty_steps_on_sinusoids(method):
 
 @dataclass(frozen=True)
 class HalfProduct(Method):
-    """First-order MAML of linear regression with one product in float16, if ``half``."""
+    """The query gradient of linear regression at theta; one of its products in float16, if ``half``."""
 
     half: bool = True
+    inner: InnerSolver = field(default_factory=lambda: registry.build("inner", {**INNER, "steps": 0}))
 
     def __call__(self, bilevel):
         phi, t = bilevel.start, bilevel.tasks
-        x = t.query_x[0]
-        small = (lambda v: v.half()) if self.half else (lambda v: v)
-        outputs = (small(x) @ small(phi[0])).to(phi.dtype)
-        grad = x.T @ (outputs - t.query_y[0]) / len(x)
-        return Estimate(grad[None], phi, torch.ones(1, dtype=torch.bool), {})
+        low = torch.float16 if self.half else phi.dtype
+        outputs = (t.query_x.to(low) @ phi.to(low)[:, :, None]).to(phi.dtype)[:, :, 0]
+        grad = (t.query_x.mT @ (outputs - t.query_y)[:, :, None])[:, :, 0] / t.query_x.shape[1]
+        return Estimate(grad, phi, torch.ones(len(phi), dtype=torch.bool), {})
 
 
 def test_a_planted_rounding_fault_is_found_as_rounding():
     register("method", "half-product")(HalfProduct)
-    no_steps = {"maml": {"name": "fomaml", "inner": {**INNER, "steps": 0}}}["maml"]
-    shares = {}
+    errors = {}
     for half in (True, False):
-        prepared, exact = given(LINEAR, {"name": "half-product", "half": half}, "float32")
-        reference = maml_reference(exact, registry.build("inner", no_steps["inner"]))
-        assert not reference.missing
-        object.__setattr__(prepared.method, "inner", registry.build("inner", no_steps["inner"]))
-        computed = prepared.run().meta_grad
-        found = certify(prepared.method, prepared.bilevel(), computed, exact, {"maml": reference})
-        (task,) = found["tasks"]
-        shares[half] = task["rounding"], task["references"]["maml"]
-    assert 1e-5 < shares[True][0]["lower"] < 1e-1
-    assert shares[False][0]["upper"] < 1e-6
-    for _, maml in shares.values():  # the cast is no part of exact arithmetic
-        assert maml["truncation"]["upper"] < 1e-30
-    assert shares[True][1]["total"]["lower"] > 1e-5
+        one = cell({"name": "half-product", "half": half}, LINEAR, dtype="float32", passes=["certified"])
+        errors[half] = run_cell(one, "study")["certified"]["tasks"]
+    for faulty, sound in zip(errors[True], errors[False], strict=True):
+        assert 1e-5 < faulty["rounding"]["lower"] <= faulty["rounding"]["upper"] < 1e-1
+        assert sound["rounding"]["upper"] < 1e-6
+        for task in (
+            faulty,
+            sound,
+        ):  # without an inner step this is exact MAML, and a cast is none of its errors
+            assert task["references"]["maml"]["truncation"]["upper"] < 1e-30
+            assert task["references"]["maml"]["total"] == pytest.approx(task["rounding"], rel=1e-9)
+
+
+@dataclass(frozen=True)
+class Fork(Method):
+    """Asks whether 1 + 2^-30 is above 1, which float32 denies."""
+
+    def __call__(self, bilevel):
+        phi = bilevel.start
+        one, grad = torch.ones_like(phi), bilevel.outer_grad(phi)
+        grad = 3 * grad if (one + 2.0**-30 > one).all() else 5 * grad
+        return Estimate(grad, phi, torch.ones(len(phi), dtype=torch.bool), {})
+
+
+def test_a_branch_that_rounding_turned_is_taken_as_exact_arithmetic_takes_it():
+    register("method", "fork")(Fork)
+    for dtype, turned, error in (("float32", 1, 2 / 3), ("float64", 0, 0.0)):
+        record = run_cell(
+            cell({"name": "fork"}, LINEAR, dtype=dtype, n_tasks=1, passes=["certified"]), "study"
+        )
+        (task,) = record["certified"]["tasks"]
+        assert len(task["turned"]) == turned
+        assert all("tests/test_certified_methods.py" in where for where in task["turned"])
+        assert task["rounding"]["upper"] == pytest.approx(error, abs=1e-6)
 
 
 def test_a_line_search_goes_by_its_own_exact_answers():
@@ -285,6 +305,19 @@ def test_the_record_its_table_and_its_page(tmp_path):
     shown = metabench("show", record["id"], "--results", tmp_path)
     assert shown.code == 0, shown.err
     assert "truncation, to implicit" in shown.out
+
+
+def test_a_result_that_overflowed_has_an_exact_one():
+    fomaml = {"name": "fomaml", "inner": {**INNER, "steps": 60, "learning_rate": 5.0}}
+    found = metabench(
+        "certify", "fomaml", "--problem", "linear_regression", "--set", "problem.dim=5", "--tasks", 1,
+        "--set", "method.inner.steps=60", "--set", "method.inner.learning_rate=5.0",
+    )  # fmt: skip
+    assert found.code == 0
+    assert "not finite" in found.out
+    exact, prepared = enclosure(LINEAR, fomaml, "float32")
+    assert not prepared.run().meta_grad.isfinite().all()
+    assert exact.radius < 1e-30
 
 
 def test_a_compiled_cell_is_held_to_the_eager_program():

@@ -121,7 +121,7 @@ class Player:
     def _owned(self, value: Value, array: Array, node: Node, found: dict[Value, Array]) -> Array:
         """``array`` with the memory that changes in place rely on: shared where torch shares it."""
         written = self.program.written
-        for other in values(node.args) if written else ():
+        for other in values((node.args, node.kwargs)) if written else ():
             if value.storage not in written and other.storage not in written:
                 continue
             shares = np.may_share_memory(array, found[other])

@@ -65,9 +65,10 @@ def certified_lines(certified: dict[str, Any]) -> list[str]:
     def row(name: str, *way: str) -> None:
         found = [_find(task, way) for task in tasks]
         if any(value is not None for value in found):
-            rows.append((name, *map(_shown, found)))
+            rows.append((name, *("-" if value is None else _shown(value) for value in found)))
 
-    row("rounding", "rounding")
+    if any("rounding" in task for task in tasks):
+        rows.append(("rounding", *(_shown(t["rounding"]) if "rounding" in t else "-" for t in tasks)))
     names = dict.fromkeys(name for task in tasks for name in task.get("references", {}))
     for name in names:
         row(f"truncation, to {name}", "references", name, "truncation")
@@ -106,8 +107,10 @@ def _shown(value: Any) -> str:
         value = len(value)
     if isinstance(value, int):
         return f"{value:,}"
-    if not isinstance(value, dict):
+    if isinstance(value, float):
         return number(value)
+    if value is None:
+        return "not finite"
     low, high = value["lower"], value["upper"]
     if high is None or math.isinf(high):
         return f"> {number(low)}"
