@@ -5,6 +5,7 @@ G, strength * (Hessian of G)^-1 * (gradient of the query loss). Both say per tas
 """
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ def maml_reference(bilevel: Bilevel, inner: InnerSolver) -> Reference:
     autograd as one function of iterate, optimiser state and theta, and pulled back as a whole.
     """
     how = "float64, step by step"
-    if not isinstance(inner, FirstOrderSolver) or type(inner).__call__ is not FirstOrderSolver.__call__:
+    if not differentiable(inner):
         return absent(
             bilevel, how, f"{type(inner).__name__} is no sequence of differentiable first-order steps"
         )
@@ -61,6 +62,11 @@ def maml_reference(bilevel: Bilevel, inner: InnerSolver) -> Reference:
             missing[task] = f"the {inner.steps} inner steps overflow in float64 too"
             value[task] = torch.nan
     return Reference(how, value, missing)
+
+
+def differentiable(inner: object) -> TypeGuard[FirstOrderSolver]:
+    """Whether ``inner`` is a sequence of first-order steps and nothing else."""
+    return isinstance(inner, FirstOrderSolver) and type(inner).__call__ is FirstOrderSolver.__call__
 
 
 def through_steps(bilevel: Bilevel, inner: FirstOrderSolver) -> Vectors:

@@ -315,6 +315,7 @@ def test_a_result_that_overflowed_has_an_exact_one():
     )  # fmt: skip
     assert found.code == 0
     assert "not finite" in found.out
+    assert "truncation, to maml" in found.out  # which float64 has not
     exact, prepared = enclosure(LINEAR, fomaml, "float32")
     assert not prepared.run().meta_grad.isfinite().all()
     assert exact.radius < 1e-30
