@@ -1,7 +1,8 @@
 """One run of a function, written down as a `Program`: every operation below autograd and vmap, by its name.
 
-`make_fx` does the same with a proxy for every tensor and a graph; here it takes a tenth of the time, and what
-Python learns about a number on the way (`.item()`, `if`) is part of the program instead of an error.
+`make_fx` does the same with a proxy for every tensor and a graph. Here what Python learns about a number
+on the way (`.item()`, `if`) is part of the program instead of an error,
+and every operation has its line of Python.
 
 What is taken on trust: torch's own decompositions into simpler operations, and that a lone number which no
 operation made is a literal in the code, and not what an extension has computed out of sight.
