@@ -8,6 +8,7 @@ Rows of `frame` are tasks of cells. Columns:
   the cell really ran on (`bench.record.engine_of`).
 - per task: ``task``, ``error.R cosine.R norm_ratio.R missing.R`` for each reference R ("maml", "implicit"),
   ``how.R``, ``stationarity query_loss query_accuracy converged meta_grad_norm`` and ``stats.*``.
+- per task where it was asked for: ``certified.*`` and ``missing.certified``, see `analysis.certified`.
 - per cell, repeated on each of its rows: ``time.*`` (seconds; ``ratio`` is the median over rounds of the
   method's time to the reference method's in the same round, ``control_ratio`` that of the reference method to
   itself; ``relative`` is ``ratio`` brought to one reference for all methods of a problem, see `_relative`;
@@ -19,12 +20,13 @@ A cell whose accuracy pass left nothing (not asked for, or failed) has a single 
 """
 
 from collections.abc import Collection
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis import labels, metrics, stats, style, units
+from analysis import certified, labels, metrics, stats, style, units
 from bench.record import engine_of
 
 REFERENCES = ("maml", "implicit")
@@ -57,6 +59,7 @@ _TEXT += [
     "started",
     "resident.missing",
     "tensor_bytes.missing",
+    "missing.certified",
     *(f"{kind}.{r}" for r in REFERENCES for kind in ("missing", "how")),
 ]
 _NUMBERS = [
@@ -78,6 +81,7 @@ _NUMBERS += ["time.median_s", "time.low_s", "time.high_s", "time.reference_media
 _NUMBERS += ["tensor_bytes.peak", "tensor_bytes.n_params", "resident.growth_bytes", "resident.peak_bytes"]
 _NUMBERS += ["calls.derivatives"]
 _WHOLE = {"seed", "task", "threads", "tasks_at_once", "n_tasks", STEPS}
+_NUMERIC = ("stats.", "calls.", "pass_seconds.", "certified.")  # with whatever follows
 CORE = (*_TEXT, *_NUMBERS, "converged")  # columns that are always there
 
 
@@ -87,7 +91,7 @@ def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     table = table.reindex(columns=[*CORE, *sorted(set(table.columns) - set(CORE))])
     for column in table.columns:
-        if column in _NUMBERS or column.startswith(("stats.", "calls.", "pass_seconds.")):
+        if column in _NUMBERS or column.startswith(_NUMERIC):
             table[column] = pd.to_numeric(table[column]).astype("Int64" if column in _WHOLE else "float64")
         elif column == "converged":
             table[column] = table[column].astype("boolean")
@@ -231,7 +235,11 @@ def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
         common["calls.derivatives"] = sum(
             calls.get(k, 0) for k in ("inner_grads", "inner_hvps", "outer_grads")
         )
-    return [common | task for task in _tasks(record.get("accuracy") or {})]
+    tasks = _tasks(record.get("accuracy") or {})
+    proven = certified.rows(record.get("certified") or {})
+    if proven and "task" not in tasks[0]:
+        tasks = [tasks[0]] * len(proven)
+    return [common | task | more for task, more in zip_longest(tasks, proven, fillvalue={})]
 
 
 def _tasks(accuracy: dict[str, Any]) -> list[dict[str, Any]]:

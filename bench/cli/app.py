@@ -239,6 +239,38 @@ def check(
     raise typer.Exit(check_plugins(targets or [], everything, json))
 
 
+@app.command(
+    epilog=examples(
+        "certify maml --problem sinusoid",
+        "certify imaml --problem linear_regression --dtype float16 --set method.inner.steps=50",
+        "certify imaml --problem sinusoid --set problem.network.activation=tanh --set method.inner=adam",
+    )
+)
+def certify(
+    method: Annotated[str, typer.Argument(help="The method's name.", metavar="METHOD")],
+    problem: Annotated[str, typer.Option("--problem", help="The problem's name.", metavar="NAME")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="A field: method.FIELD=VALUE or problem.FIELD=VALUE.", metavar="KEY=VALUE"
+        ),
+    ] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="What is computed with.")] = "float32",
+    n_tasks: Annotated[int, typer.Option("--tasks", min=1, help="Number of tasks.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Which tasks and parameters.")] = 0,
+    bound: Annotated[float, typer.Option("--bound", help="Radius over norm to reach.")] = 1e-30,
+    json: Json = False,
+) -> None:
+    """Split a method's error into rounding and truncation, both proven: what would infinite precision give?
+
+    The method's own operations run once more in ball arithmetic, where every number carries a bound of its
+    error. Exits with 0 if all tasks were certified, 1 if some, 3 if none was (each with its reason).
+    """
+    from bench.cli.certified import certify_cell
+
+    raise typer.Exit(certify_cell(method, problem, changes or [], dtype, n_tasks, seed, bound, json))
+
+
 @data.command("get", epilog=examples("data get omniglot"))
 def data_get(
     name: Annotated[str, typer.Argument(help="The data set's name; `metabench doctor` lists them.")],

@@ -6,6 +6,7 @@ from dataclasses import MISSING
 from typing import Any, Literal
 
 from bench import registry, spec
+from bench.cli.label import short
 from bench.cli.text import columns, say, say_json, warn
 from bench.errors import UsageError, unknown
 
@@ -121,13 +122,6 @@ def _allowed(hint: Any) -> list[Any] | None:
 
 def _field_row(item: tuple[str, dict[str, Any]]) -> tuple[str, str, str]:
     name, field = item
-    default = "required" if field["required"] else f"= {_short(field['default'])}"
+    default = "required" if field["required"] else f"= {short(field['default'])}"
     allowed = " | ".join(map(str, field["allowed"])) if field["allowed"] else field["type"]
     return name, default, allowed
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        inside = ", ".join(f"{k}={_short(v)}" for k, v in value.items() if k != "name")
-        return f"{value['name']}({inside})" if inside else value["name"]
-    return "none" if value is None else str(value)

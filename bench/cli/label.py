@@ -49,3 +49,11 @@ def _settings(part: str, value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return {f"{part}:{value['name']}.{key}": setting for key, setting in flat(value).items()}
     return {part: value}
+
+
+def short(value: Any) -> str:
+    """A description in one line, as in name(field=value)."""
+    if isinstance(value, dict):
+        inside = ", ".join(f"{k}={short(v)}" for k, v in value.items() if k != "name")
+        return f"{value['name']}({inside})" if inside else value["name"]
+    return "none" if value is None else str(value)

@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.cli.certified import certified_lines
 from bench.cli.kernels import kernel_lines
 from bench.cli.label import flat
 from bench.cli.standing import FINE
@@ -65,6 +66,7 @@ def _sections(record: dict[str, Any]) -> list[tuple[str, list[str]]]:
         ("settings", columns(sorted(flat(_settings(record)).items(), key=_place))),
         ("per task", _tasks(accuracy) if accuracy else []),
         ("references", _references(accuracy) if accuracy else []),
+        ("certified", certified_lines(record["certified"]) if record.get("certified") else []),
         ("cost", _cost(record)),
         ("compiled kernels", kernel_lines(record.get("engine") or {})),
         ("seconds per pass", columns((k, number(v)) for k, v in (record.get("pass_seconds") or {}).items())),

@@ -23,6 +23,11 @@ class Time(TypedDict, total=False):
     control_s: Samples
 
 
+class Certified(TypedDict):
+    bound: float
+    tasks: list[dict[str, Any]]
+
+
 class Cell(TypedDict):
     problem: dict[str, Any]
     method: dict[str, Any]
@@ -32,6 +37,7 @@ class Shape(TypedDict, total=False):
     cell: Cell
     reason: dict[str, Any] | None
     accuracy: Accuracy | None
+    certified: Certified | None
     time: Time | None
     tensor_bytes: dict[str, Any] | None
     resident: dict[str, Any] | None
