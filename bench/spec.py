@@ -16,7 +16,7 @@ from bench.toml_lines import Way
 
 STUDIES = Path(__file__).parent / "studies"
 SPLITS = ("train", "val", "test")
-DTYPES = ("float64", "float32", "bfloat16", "float16")
+DTYPES = ("float64", "float32", "tf32", "bfloat16", "float16")
 ENGINES = ("eager", "compiled")
 PASSES = ("accuracy", "time", "tensor_bytes", "resident")
 DEFAULT_TIME_LIMIT = 600.0
