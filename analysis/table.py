@@ -6,7 +6,9 @@ Rows of `frame` are tasks of cells. Columns:
   ``problem.name``, ``method.inner.steps``, ...); lists are text. ``problem`` and ``method`` are display
   labels, ``steps`` is the number of inner steps (of the inner solver, or the method's own).
 - per task: ``task``, ``error.R cosine.R norm_ratio.R missing.R`` for each reference R ("maml", "implicit"),
-  ``how.R``, ``stationarity query_loss query_accuracy converged meta_grad_norm`` and ``stats.*``.
+  ``how.R``, ``stationarity query_loss query_accuracy converged meta_grad_norm``, ``stats.*``, ``numerics.*``
+  (see `bench.numerics`) and the certified parts of the error, ``certified.rounding_error`` (distance to the
+  result in exact arithmetic) and ``certified.truncation_error.R`` (distance of that to the reference).
 - per cell, repeated on each of its rows: ``time.*`` (seconds; ``ratio`` is the median over rounds of the
   method's time to the reference method's in the same round, ``control_ratio`` that of the reference method to
   itself; ``relative`` is ``ratio`` brought to one reference for all methods of a problem, see `_relative`;
@@ -74,8 +76,10 @@ _RATIOS = ("ratio", "relative", "control_ratio")
 _NUMBERS += [f"time.{k}{end}" for k in _RATIOS for end in ("", "_low", "_high")]
 _NUMBERS += ["time.median_s", "time.low_s", "time.high_s", "time.reference_median_s", "time.rounds"]
 _NUMBERS += ["tensor_bytes.peak", "tensor_bytes.n_params", "resident.growth_bytes", "resident.peak_bytes"]
-_NUMBERS += ["calls.derivatives"]
+_NUMBERS += ["calls.derivatives", "certified.rounding_error"]
+_NUMBERS += [f"certified.truncation_error.{r}" for r in REFERENCES]
 _WHOLE = {"seed", "task", "threads", "tasks_at_once", "n_tasks", STEPS}
+_MEASURED = ("stats.", "calls.", "pass_seconds.", "numerics.", "certified.")
 CORE = (*_TEXT, *_NUMBERS, "converged")  # columns that are always there
 
 
@@ -85,7 +89,7 @@ def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     table = table.reindex(columns=[*CORE, *sorted(set(table.columns) - set(CORE))])
     for column in table.columns:
-        if column in _NUMBERS or column.startswith(("stats.", "calls.", "pass_seconds.")):
+        if column in _NUMBERS or column.startswith(_MEASURED):
             table[column] = pd.to_numeric(table[column]).astype("Int64" if column in _WHOLE else "float64")
         elif column == "converged":
             table[column] = table[column].astype("boolean")
@@ -192,6 +196,7 @@ def _join(left: pd.DataFrame, right: pd.DataFrame, by: list[str]) -> pd.DataFram
 
 def _with_labels(table: pd.DataFrame, descriptions: dict[str, dict[str, Any]]) -> pd.DataFrame:
     ids = list(descriptions)
+    descriptions = {i: labels.unwrapped(d) for i, d in descriptions.items()}
     problems = [descriptions[i]["problem"] for i in ids]
     names = labels.distinguish(
         [labels.problem(p) for p in problems], [labels.flatten(p) for p in problems], [None] * len(ids)
@@ -209,6 +214,7 @@ def _with_labels(table: pd.DataFrame, descriptions: dict[str, dict[str, Any]]) -
 
 def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
     cell = {"engine": "eager"} | {k: v for k, v in record["cell"].items() if k != "passes"}
+    cell = labels.unwrapped(cell)
     common: dict[str, Any] = {k: record.get(k) for k in ("id", "study", "status", "started", "seconds")}
     common["reason"] = (record.get("reason") or {}).get("message")
     common |= labels.flatten(cell) | {"passes": "+".join(record["cell"].get("passes", []))}
@@ -223,13 +229,19 @@ def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
         common["calls.derivatives"] = sum(
             calls.get(k, 0) for k in ("inner_grads", "inner_hvps", "outer_grads")
         )
-    return [common | task for task in _tasks(record.get("accuracy") or {})]
+    return [common | task for task in _tasks(record.get("accuracy") or {}, record)]
 
 
-def _tasks(accuracy: dict[str, Any]) -> list[dict[str, Any]]:
+def _tasks(accuracy: dict[str, Any], record: dict[str, Any]) -> list[dict[str, Any]]:
     per_task: dict[str, list[Any] | None] = {k: accuracy.get(k) for k in ("converged", "meta_grad_norm")}
     per_task |= accuracy.get("adapted") or {}
     per_task |= {f"stats.{k}": v for k, v in (accuracy.get("stats") or {}).items()}
+    seen = record.get("numerics") or {}
+    per_task |= {f"numerics.{k}": v for k, v in seen.items() if isinstance(v, list)}
+    certified = record.get("certified") or {}
+    per_task["certified.rounding_error"] = certified.get("rounding_error")
+    for name, values in (certified.get("truncation_error") or {}).items():
+        per_task[f"certified.truncation_error.{name}"] = values
     constant: dict[str, Any] = {"meta_grad_sha256": accuracy.get("meta_grad_sha256")} if accuracy else {}
     missing: dict[str, dict[str, str]] = {}
     for name, reference in (accuracy.get("references") or {}).items():

@@ -148,7 +148,7 @@ def threads(number: int) -> Iterator[None]:
 @contextmanager
 def _products_in_tf32(tf32: bool, on_cuda: bool) -> Iterator[None]:
     """Matrix products and convolutions of float32 in TF32 or, other than by torch's default, in float32."""
-    switches = (torch.backends.cuda.matmul, torch.backends.cudnn) if on_cuda else ()
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn) if on_cuda else ()
     before = [switch.allow_tf32 for switch in switches]
     for switch in switches:
         switch.allow_tf32 = tf32

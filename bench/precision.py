@@ -31,7 +31,7 @@ def require_scale(scale: float) -> None:
 
 @dataclass(frozen=True)
 class ScaledLoss(Problem):
-    """``problem`` with G and the query loss times ``scale``: its gradients and products are ``scale`` as large.
+    """``problem`` with G and the query loss times ``scale``, and so all gradients and products.
 
     In float16, what is below 6e-8 is 0, on the way through the network too; larger, it survives, and is
     divided by ``scale`` in a wider format.

@@ -18,7 +18,8 @@ STUDIES = Path(__file__).parent / "studies"
 SPLITS = ("train", "val", "test")
 DTYPES = ("float64", "float32", "tf32", "bfloat16", "float16")
 ENGINES = ("eager", "compiled")
-PASSES = ("accuracy", "time", "tensor_bytes", "resident")
+USUAL_PASSES = ("accuracy", "time", "tensor_bytes", "resident")
+PASSES = (*USUAL_PASSES, "numerics")  # a new pass goes to the end: ids hold them in this order
 DEFAULT_TIME_LIMIT = 600.0
 MOST_SEEDS = 100_000
 
@@ -34,7 +35,7 @@ _DEFAULTS: dict[str, Any] = {
     "threads": (1,),
     "engine": ("eager",),
     "tasks_at_once": (None,),
-    "passes": PASSES,
+    "passes": USUAL_PASSES,
     "repeats": 10,
 }
 _TOP_ONLY = ("question", "figure", "time_limit", "sweep")

@@ -47,8 +47,9 @@ class MAML(Method):
         steps = first_order(self.inner.unrounded()).steps
         if self.curvature is not None:
             inner, product = self.inner.cost(), self.curvature.cost(1)
-            known = inner is not None and product is not None
-            return inner + product * steps + Counts(outer_grads=1) if known else None
+            if inner is None or product is None:
+                return None
+            return inner + product * steps + Counts(outer_grads=1)
         if self.inner.cost() is None:
             return None
         grads = steps if self.backward == "unrolled" else 2 * steps

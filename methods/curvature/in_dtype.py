@@ -1,7 +1,17 @@
 from dataclasses import dataclass, field
 
-from bench.api import Bilevel, CastProduct, Counts, Curvature, Matvec, Precision, Vectors
-from bench.api import cast, dtype_of, require_scale
+from bench.api import (
+    Bilevel,
+    CastProduct,
+    Counts,
+    Curvature,
+    Matvec,
+    Precision,
+    Vectors,
+    cast,
+    dtype_of,
+    require_scale,
+)
 from bench.registry import register
 from methods.curvature.exact import Exact
 

@@ -1,7 +1,6 @@
 from dataclasses import dataclass, field
 
-from bench.api import CastProduct, LinearSolver, Matvec, Noise, Precision, Solution, Vectors
-from bench.api import dtype_of, finite
+from bench.api import CastProduct, LinearSolver, Matvec, Noise, Precision, Solution, Vectors, dtype_of, finite
 from bench.registry import register
 from methods.linear.conjugate_gradient import ConjugateGradient
 
