@@ -4,7 +4,7 @@ import torch
 
 from bench.api import Bilevel, Curvature, FirstOrderSolver, State, Vectors
 from methods.backward.pull_back import pull_back_init
-from methods.backward.steps import backward_step, cast_all, keeping
+from methods.backward.steps import cast_all, keeping
 
 
 def sweep(
@@ -40,12 +40,39 @@ def sweep(
     adapted, phi_bar = phi, bilevel.outer_grad(phi)
     state_bar = tuple(torch.zeros_like(s) for s in state)
     meta_bar = torch.zeros_like(start)
-    backward = bilevel.fused(backward_step, solver)
+    backward = bilevel.fused(_backward, solver)
     if curvature is not None:
-        backward = partial(backward_step, bilevel, solver, curvature=curvature)
+        backward = partial(_backward, bilevel, solver, curvature=curvature)
     for step in reversed(range(first, solver.steps)):
         bars = (phi_bar, state_bar, meta_bar)
         phi_bar, state_bar, meta_bar = backward(*path.pop(), *bars, solver.schedule(step))
     if first == 0 and from_start:
         meta_bar = meta_bar + phi_bar + pull_back_init(solver, start, state_bar)
     return meta_bar, adapted
+
+
+def _backward(
+    bilevel: Bilevel,
+    solver: FirstOrderSolver,
+    phi: Vectors,
+    state: State,
+    kept: State,
+    phi_bar: Vectors,
+    state_bar: State,
+    meta_bar: Vectors,
+    numbers: tuple[float, ...],
+    curvature: Curvature | None = None,
+) -> tuple[Vectors, State, Vectors]:
+    """The adjoints before a step from those after it; ``kept`` holds its gradient or nothing."""
+    hvp = None if kept else bilevel.inner_hvp(phi)
+    grad = kept[0] if hvp is None else hvp.gradient
+    with torch.enable_grad():
+        leaves = [x.detach().requires_grad_() for x in (phi, grad, *state)]
+        new_phi, new_state = solver.update(leaves[0], leaves[1], tuple(leaves[2:]), *numbers)
+        outputs, bars = (new_phi, *new_state), (phi_bar, *state_bar)
+        phi_bar, grad_bar, *rest = torch.autograd.grad(outputs, leaves, bars, materialize_grads=True)
+    if curvature is not None:
+        product = curvature(bilevel, phi)(grad_bar)
+    else:
+        product = bilevel.inner_grad_and_hvp(phi, grad_bar)[1] if hvp is None else hvp(grad_bar)
+    return phi_bar + product, tuple(rest), meta_bar + bilevel.cross(phi, grad_bar)

@@ -25,9 +25,8 @@ def conjugate_gradient(
     def part(function: Callable, *static: Any) -> Callable:
         if precondition is None:
             return fused(matvec, function, None, dots, *static)
-        return partial(
-            function, matvec, precondition, dots, *static
-        )  # a closure over tensors names no kernel
+        # A closure over tensors names no kernel.
+        return partial(function, matvec, precondition, dots, *static)
 
     size, bb, x, r, p, rr, rz = part(parts.first)(rhs, () if start is None else (start,))
     curvature, taken, goal = torch.full_like(rr, torch.inf), torch.zeros_like(rr), tolerance**2 * bb
