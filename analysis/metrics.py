@@ -55,6 +55,13 @@ ERRORS = {
         ("implicit", "relative error to\nexact implicit gradient", "error to implicit gradient"),
     )
 }
+ROUNDING = Metric("certified.rounding_error", "of it rounding", "rounding", "error", True, zero=1e-17)
+TRUNCATION = {
+    name: Metric(
+        f"certified.truncation_error.{name}", "of it truncation", "truncation", "error", True, zero=1e-17
+    )
+    for name in ERRORS
+}
 COSINES = {
     name: Metric(
         f"cosine.{name}", f"cosine to {to}", f"cosine to {to}", "cosine", True, missing=f"missing.{name}"
