@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -62,6 +63,9 @@ def over(
             if j > 0:
                 axes[i, j].tick_params(axis="y", labelleft=False)
         axes[i, 0].set_ylabel(row.title)
+        ends = np.array([panel.get_ylim() for panel in axes[i]])  # strips of failures have moved some
+        for panel in axes[i]:
+            panel.set_ylim(ends[:, 0].min(), ends[:, 1].max())
     figure.suptitle(title, fontsize=8)
     panels.legend(figure, looks, failed)
     return figure

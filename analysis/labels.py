@@ -57,7 +57,7 @@ PRETTY = {
 }
 STEPS = ("inner.steps", "steps")  # an axis of the figures, never part of a label
 WRAPPERS = {"in_dtype": "{dtype}", "gradients_in": "gradients {dtype}"}  # of a part, in another precision
-PARTS = {"inner": "inner loop", "linear": "linear solve", "curvature": "products"}
+PARTS = {"inner": "inner", "linear": "solve", "curvature": "products"}
 SAID = (*(f"{kind}.precision" for kind in PARTS), "linear.dots")  # by `method`
 _ABSENT = object()
 
