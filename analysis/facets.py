@@ -1,5 +1,6 @@
 """Panels side by side that cut the data by a setting, with a curve for each dtype."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,7 +63,8 @@ def over(
                 axes[i, j].set_xlabel(xlabel)
             if j > 0:
                 axes[i, j].tick_params(axis="y", labelleft=False)
-        axes[i, 0].set_ylabel(row.title)
+        name = row.title if row.metric else textwrap.fill(row.title, 20)
+        axes[i, 0].set_ylabel(name)
         ends = np.array([panel.get_ylim() for panel in axes[i]])  # strips of failures have moved some
         for panel in axes[i]:
             panel.set_ylim(ends[:, 0].min(), ends[:, 1].max())

@@ -6,8 +6,8 @@ import torch
 from bench.api import InvalidValueError
 from bench.registry import build, names
 from bench.testing import check_linear_solver, check_preconditioner
-from bench.testing.linear_solvers import core, variant
 from bench.testing.samples import draws, product, system
+from bench.testing.variants import core, variant
 from methods.linear import Dense
 from tests.cases import LINEAR_SOLVERS, PRECONDITIONERS, LinearCase, identify
 

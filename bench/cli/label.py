@@ -31,8 +31,8 @@ def varying(descriptions: Iterable[dict[str, Any]]) -> set[str]:
                 owners.update(f"{k}={v}" for k, v in settings.items() if k.endswith("name"))
                 for key, setting in settings.items():
                     seen.setdefault(key, set()).add(repr(setting))
-                    name = f"{key.rpartition('.')[0]}.name"
-                    held[key, f"{name}={settings.get(name)}"] += 1
+                    plugin = key.removesuffix(".name").rpartition(".")[0]
+                    held[key, f"{plugin}.name={settings.get(f'{plugin}.name')}"] += 1
     some = {part for part in parts if parts[part] < len(descriptions)}  # left out where they are as usual
     unsaid = {key for (key, owner), n in held.items() if n < owners[owner]}  # a later field at its default
     return {key for key, values in seen.items() if len(values) > 1 or key in some or key in unsaid}

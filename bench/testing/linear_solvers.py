@@ -1,7 +1,6 @@
 """The batteries of linear solvers and of preconditioners."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from bench.api import LinearSolver, Preconditioner, Solution
 from bench.registry import is_stochastic
 from bench.testing.battery import Battery, battery
 from bench.testing.samples import draws, product, system
+from bench.testing.variants import core, variant
 
 EPS32 = torch.finfo(torch.float32).eps
 ALL = (0, 1, 2)  # the tasks of `system`
@@ -40,20 +40,6 @@ def solve(
 
 def relative_residual(matrix: Tensor, rhs: Tensor, x: Tensor) -> Tensor:
     return (rhs - product(matrix)(x)).norm(dim=1) / rhs.norm(dim=1)
-
-
-def variant(solver: Any, **values: Any) -> Any:
-    """The solver with those of the values whose fields it has, or the solver that it wraps."""
-    own = {f.name: getattr(solver, f.name) for f in fields(solver)}
-    swap = {key: value for key, value in values.items() if key in own}
-    swap |= {key: variant(part, **values) for key, part in own.items() if isinstance(part, LinearSolver)}
-    return replace(solver, **swap)
-
-
-def core(solver: Any) -> Any:
-    """The solver itself, out of its wrappers."""
-    wrapped = [part for f in fields(solver) if isinstance(part := getattr(solver, f.name), LinearSolver)]
-    return core(wrapped[0]) if wrapped else solver
 
 
 @battery
