@@ -168,7 +168,7 @@ class _Oracle:
         rounds = N_WARMUP + of["repeats"] if "time" in of["passes"] else 0
         calls = one * (1 + rounds + ("tensor_bytes" in of["passes"]) + 2 * ("resident" in of["passes"]))
         calls += 2 * rounds * (1 + cost.inner_grads)  # first-order MAML beside it
-        calls += 3 * one * ("accuracy" in of["passes"])
+        calls += 3 * one * ("accuracy" in of["passes"]) + 3 * one * ("numerics" in of["passes"])
         proof = one * of["n_tasks"] * ("certified" in of["passes"])
         fixed = OVERHEAD_S + FRESH_PROCESS_S * ("resident" in of["passes"])
         fixed += proof * (PROOF_CALL_S + PROOF_PER_NUMBER_S * n_params)

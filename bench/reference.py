@@ -39,10 +39,12 @@ def absent(bilevel: Bilevel, how: str, reason: str) -> Reference:
 def maml_reference(bilevel: Bilevel, inner: InnerSolver) -> Reference:
     """The exact gradient through the K steps that ``inner`` takes from theta; ``bilevel`` is in float64.
 
+    Of an inner solver in another precision, it is that of the solver `unrounded`.
+
     A reverse sweep over the stored iterates: each step, with the inner gradient in it, is recomputed under
     autograd as one function of iterate, optimiser state and theta, and pulled back as a whole.
     """
-    how = "float64, step by step"
+    how, inner = "float64, step by step", inner.unrounded()
     if not differentiable(inner):
         return absent(
             bilevel, how, f"{type(inner).__name__} is no sequence of differentiable first-order steps"

@@ -8,7 +8,7 @@ import torch
 from flint import ctx
 
 from bench import registry
-from bench.api import Bilevel, Method, Vectors
+from bench.api import Bilevel, InnerSolver, Method, Vectors
 from bench.certified import references
 from bench.certified.arithmetic import Array, Balls
 from bench.certified.enclosure import BOUND, Enclosure, distance, enclose, ratio, size
@@ -117,6 +117,7 @@ def _against(
     until: float,
 ) -> dict[str, Any]:
     inner: Any = getattr(method, "inner", None)  # without a first-order one there is no MAML
+    inner = inner.unrounded() if isinstance(inner, InnerSolver) else inner
     ways: dict[str, Callable[[], Certified]] = {
         "maml": lambda: references.maml(exact, inner, bound, until - time.monotonic()),
         "implicit": lambda: references.implicit(exact, until - time.monotonic()),

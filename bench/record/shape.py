@@ -41,6 +41,7 @@ class Shape(TypedDict, total=False):
     time: Time | None
     tensor_bytes: dict[str, Any] | None
     resident: dict[str, Any] | None
+    numerics: dict[str, Any] | None
     calls: dict[str, int] | None
     environment: dict[str, Any] | None
     engine: dict[str, dict[str, Any]] | None
