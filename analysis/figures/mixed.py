@@ -74,4 +74,4 @@ def _panel(axes: Axes, frame: pd.DataFrame, metric: Metric, names: list[str]) ->
             axes, (1.02, places[failed["method"]]), axes.get_yaxis_transform(), int(failed["n"]), look.color
         )
     if text := grid.remark(frame, metric):
-        panels.note(axes, text, empty=points.empty, which="x")
+        panels.note(axes, text, empty=points.empty)
