@@ -16,6 +16,8 @@ from bench.toml_lines import Way
 
 PROFILES = Path(__file__).parent / "profiles"
 MOST_MINUTES = 366 * 24 * 60.0
+DRIVER_GB = 0.5  # of a job: the process that watches the workers
+BASE_GB = 0.8  # of a worker without a cell, and of the fresh process of the resident pass beside it
 
 # Options of sbatch that the launcher or submitit sets itself: what stands instead of them in a profile.
 TAKEN = {
@@ -85,6 +87,12 @@ def _profile(name: str, raw: dict[str, Any]) -> Profile:
             raise Fault(f"a profile has {entry.name}; write for example {_EXAMPLES[entry.name]}", ())
     values = {key: _CHECKS[key](key, value) for key, value in raw.items()}
     made = Profile(name, **values)
+    if made.most_memory_gb < DRIVER_GB + BASE_GB:
+        allowed = (
+            f"at least {DRIVER_GB + BASE_GB:g}: {DRIVER_GB:g} GB of a job are its own process's, and "
+            f"{BASE_GB:g} GB a worker's before it has a cell"
+        )
+        raise impossible(raw["most_memory_gb"], allowed, ("most_memory_gb",))
     if made.memory_gb > made.most_memory_gb:
         allowed = f"at most most_memory_gb, which is {made.most_memory_gb:g}"
         raise impossible(raw["memory_gb"], allowed, ("memory_gb",))

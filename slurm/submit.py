@@ -20,11 +20,9 @@ from bench.spec import Spec
 from slurm import claims, queue
 from slurm.job import run_pack
 from slurm.pack import Item, Needs, Pack, Packing, arrays, bucket, pack
-from slurm.profile import Profile
+from slurm.profile import BASE_GB, DRIVER_GB, Profile
 from slurm.submission import Planned, Submission, Terms, new
 
-DRIVER_GB = 0.5  # of a job: the process that watches the workers
-BASE_GB = 0.8  # of a worker without a cell, and of the fresh process of the resident pass beside it
 COMPILER_GB = 1.0  # more where kernels are compiled
 SLACK = 1.25  # of predicted tensors: what allocators keep
 GB = 2**30
@@ -45,6 +43,7 @@ class Plan:
     held: int  # cells that live jobs have
     left_out: dict[str, int] = field(default_factory=dict)  # why -> how many cells stay for another profile
     foretold: dict[str, int] = field(default_factory=dict)  # by what the time is predicted -> how many cells
+    strangers: int = 0  # records that belong to no cell of the study
 
 
 def plan(
@@ -93,7 +92,8 @@ def plan(
             by[prediction.how] = by.get(prediction.how, 0) + 1
             fitting.append(one)
             items.append(Item(one.cell.id, prediction.seconds, demand.needs))
-    return Plan(spec, profile, fitting, pack(items, how), declined, n_held, left_out, by)
+    strangers = len(status.keys() - {cell.id for cell in cells})
+    return Plan(spec, profile, fitting, pack(items, how), declined, n_held, left_out, by, strangers)
 
 
 def packing(

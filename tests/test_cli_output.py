@@ -79,12 +79,20 @@ def test_records_of_an_earlier_study_are_told_and_kept_apart(measured: Path):
     count, warning = exported()
     assert count == 2
     assert "2 of 4 cells have no record" in warning
-    assert "2 records of an earlier version" in warning
+    assert "2 records belong to no cell of this study file and are left out; --all takes them" in warning
     assert exported("--all")[0] == 4
     (measured / "tiny.toml").write_text(TINY.replace("float64", "float32"))
     count, warning = exported()
     assert count == 4
-    assert "4 records are of an earlier version" in warning
+    told = "4 records belong to no cell of this study file"
+    assert f"{told}; they are shown, as there are no others" in warning
+    for verb in (["status"], ["plan"], ["submit", "--profile", "cpu", "--dry-run"]):
+        assert told in metabench(verb[0], "tiny.toml", *verb[1:]).out
+    assert metabench("status", "tiny.toml", "--json").json()["of_no_cell"] == 4
+    assert told in metabench("run", "tiny.toml", "--jobs", 0).out
+    assert told in metabench("report", "tiny.toml", "--all").err
+    one = metabench("plan", "tiny.toml", "--json").json()["cells"][0]["id"]
+    assert "belong" not in metabench("run", "tiny.toml", "--jobs", 0, "--cell", one).out
 
 
 @pytest.mark.parametrize("fault", ["question = 3", TINY.replace("fomaml", "no-such-method")])

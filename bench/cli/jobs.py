@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench.cells import expand
-from bench.cli.standing import command
+from bench.cli.standing import command, say_strangers
 from bench.cli.study import keep_copy, load
-from bench.cli.text import columns, duration, say, say_json, warn
+from bench.cli.text import columns, counting, duration, say, say_json, warn
 from bench.errors import UsageError
 from bench.record import Store, studies
 from slurm import claims, queue
@@ -69,7 +69,7 @@ def submit_study(
         submission, arrays = sent
         n = sum(map(len, arrays))
         said = ", ".join(f"{array[0].partition('_')[0]} ({len(array)})" for array in arrays)
-        say(f"submitted {_number(n, 'job')}: {said}", "bold green")
+        say(f"submitted {counting(n, 'job')}: {said}", "bold green")
         say(f"logs: {submission.logs}")
         say(f"next: {command('status', study, results)} --watch")
     return _code(made)
@@ -112,7 +112,9 @@ def cancel_study(study: str, results: Path) -> int:
     queue.cancel({claim.job.partition("_")[0] for claim in alive})  # arrays are whole submissions of ours
     if alive:
         n_cells = sum(len(claim.cells) for claim in alive)
-        say(f"cancelled {_number(len(alive), 'job')} with {_number(n_cells, 'cell')}; finished ones are kept")
+        say(
+            f"cancelled {counting(len(alive), 'job')} with {counting(n_cells, 'cell')}; finished ones are kept"
+        )
     else:
         say(f"{spec.name} has no jobs to cancel")
     return 0
@@ -135,14 +137,15 @@ def _show(made: Plan, store: Store, parallelism: int | None, json: bool) -> None
 
 def _summary(made: Plan) -> None:
     n = sum(len(one.ids) for one in made.packs)
-    say(f"{made.spec.name} on profile {made.profile.name}: {_number(n, 'cell')} to send", "bold")
+    say(f"{made.spec.name} on profile {made.profile.name}: {counting(n, 'cell')} to send", "bold")
+    say_strangers(made.strangers)
     if made.held:
-        say(f"  {_number(made.held, 'cell')} with live jobs already")
+        say(f"  {counting(made.held, 'cell')} with live jobs already")
     for reason, count in made.left_out.items():
-        say(f"  {_number(count, 'cell')} left out, which {reason}", "yellow")
+        say(f"  {counting(count, 'cell')} left out, which {reason}", "yellow")
     if made.declined:
         say(
-            f"  {_number(len(made.declined), 'cell')} declined, for example {made.declined[0]['id']}, which",
+            f"  {counting(len(made.declined), 'cell')} declined, for example {made.declined[0]['id']}, which",
             "yellow",
         )
         say(f"    {made.declined[0]['reason']['message']}", "yellow")
@@ -187,6 +190,7 @@ def _plain(made: Plan) -> dict[str, object]:
         "profile": made.profile.name,
         "packs": [asdict(one) | {"minutes": one.minutes} for one in made.packs],
         "held": made.held,
+        "of_no_cell": made.strangers,
         "declined": [record["id"] for record in made.declined],
         "left_out": made.left_out,
         "predicted_by": made.foretold,
@@ -212,7 +216,3 @@ def _between(path: Path, cell: str) -> Iterator[tuple[int, str]]:
             if inside:
                 yield number, line.rstrip("\n")
             inside &= not (kind in ("done", "given_up") and name == cell)
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -14,7 +14,7 @@ Study = Annotated[
 Studies = Annotated[list[str], typer.Argument(help="Names of studies or TOML files.", metavar="STUDY...")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of all results.", metavar="DIR")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
-AllRecords = Annotated[bool, typer.Option("--all", help="Also records of earlier versions of the study.")]
+AllRecords = Annotated[bool, typer.Option("--all", help="Also records of no cell of the study file.")]
 RESULTS = Path("results")
 
 

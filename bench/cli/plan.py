@@ -5,7 +5,16 @@ from typing import Any
 
 from bench.cells import expand
 from bench.cli.label import label, varying
-from bench.cli.standing import MISSING, Standing, command, counted, say_failures, say_repeated, standing
+from bench.cli.standing import (
+    MISSING,
+    Standing,
+    command,
+    counted,
+    say_failures,
+    say_repeated,
+    say_strangers,
+    standing,
+)
 from bench.cli.study import load
 from bench.cli.text import columns, say, say_json
 from bench.cli.watch import Jobs
@@ -21,6 +30,7 @@ def show_plan(study: str, results: Path, cells: bool, json: bool) -> None:
         return
     say(f"{of.spec.name}: {of.spec.question}", style="bold")
     say(f"{len(of.cells):,} cells: {counted(map(of.state, of.cells))}")
+    say_strangers(of.strangers)
     say()
     if cells:
         labels = of.labels()
@@ -44,6 +54,7 @@ def show_status(study: str, results: Path, json: bool) -> tuple[int, bool]:
         say_json(_head(of) | {"failures": of.failures(), "repeated": again, "jobs": jobs.plain()})
         return of.code(), jobs.are_alive
     say(f"{of.spec.name}: {len(of.cells):,} cells: {counted(map(of.state, of.cells))}", style="bold")
+    say_strangers(of.strangers)
     say_failures(of, results)
     say_repeated(repeated, of.store.folder / "repeated")
     jobs.say(of.statuses)
@@ -71,6 +82,7 @@ def _head(of: Standing) -> dict[str, Any]:
         "file": str(of.spec.path),
         "count": len(of.cells),
         "states": of.counts(),
+        "of_no_cell": of.strangers,
     }
 
 

@@ -14,6 +14,7 @@ from bench.cli.standing import (
     counted,
     headline,
     say_failures,
+    say_strangers,
     standing,
 )
 from bench.cli.study import keep_copy, load
@@ -35,7 +36,10 @@ def run_study(study: str, jobs: int, results: Path, prefix: str | None, force: b
     if prefix is not None:
         cells = [_one(cells, prefix, store)]
     pending = cells if force else todo(cells, store, retry)
-    _announce(standing(spec, cells, store), pending, jobs)
+    before = standing(spec, cells, store)
+    _announce(before, pending, jobs)
+    if prefix is None:
+        say_strangers(before.strangers)
     if pending:
         keep_copy(spec, results)
         started = time.monotonic()

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.cells import Cell
 from bench.cli.label import label, varying
-from bench.cli.text import say, warn
+from bench.cli.text import counting, say, warn
 from bench.record import MEASURED, STATUSES, Record, Store
 from bench.spec import Spec
 
@@ -26,6 +26,7 @@ class Standing:
     cells: list[Cell]
     statuses: dict[str, str]
     store: Store
+    strangers: int  # records that belong to none of the cells
 
     def state(self, cell: Cell) -> str:
         """The status of a cell's record, or "missing"."""
@@ -74,7 +75,8 @@ def standing(spec: Spec, cells: list[Cell], store: Store) -> Standing:
     """How ``cells`` of a study stand; warns of damaged record files."""
     stored = store.ids()
     warn_of(store)
-    return Standing(spec, cells, {cell.id: stored[cell.id] for cell in cells if cell.id in stored}, store)
+    known = {cell.id: stored[cell.id] for cell in cells if cell.id in stored}
+    return Standing(spec, cells, known, store, len(stored) - len(known))
 
 
 def read(store: Store) -> dict[str, Record]:
@@ -118,14 +120,31 @@ def say_failures(standing: Standing, results: Path) -> None:
 
 
 def say_repeated(repeated: list[tuple[str, bool]], folder: Path) -> None:
-    """Print how many cells have several records, and which of these contradict each other."""
+    """Print how many cells have several records, and whether these contradict each other."""
     if not repeated:
         return
     differ = [cell_id for cell_id, agrees in repeated if not agrees]
     say()
-    say(f"{len(repeated):,} cell{'s' * (len(repeated) > 1)} ran again unasked; the later records: {folder}")
+    say(f"{counting(len(repeated), 'cell')} with a second record, {agreement(len(differ))}; see {folder}")
     if differ:
-        say(f"{len(differ):,} with other results: {', '.join(differ[:SHOWN_KINDS])}", style="red")
+        say(f"  {', '.join(differ[:SHOWN_KINDS])}{', ...' if len(differ) > SHOWN_KINDS else ''}", style="red")
+
+
+def agreement(differ: int) -> str:
+    """What second records say: ``differ`` of them have other results."""
+    return f"{differ:,} of them with other results" if differ else "all with the same results"
+
+
+def say_strangers(count: int) -> None:
+    """Print how many records belong to no cell of the study; nothing where all do."""
+    if count:
+        why = "it was edited, or they were merged in; export, figures and report take them with --all"
+        say(f"{of_no_cell(count)}: {why}", "yellow")
+
+
+def of_no_cell(count: int) -> str:
+    """So many records, in the words of all verbs: an edited file leaves such, a merge brings them."""
+    return f"{counting(count, 'record')} belong{'s' * (count == 1)} to no cell of this study file"
 
 
 def command(verb: str, argument: str, results: Path) -> str:

@@ -41,6 +41,11 @@ def columns(rows: Iterable[Sequence[object]], indent: int = 2) -> list[str]:
     return [(" " * indent + "  ".join(cells)).rstrip() for cells in zip(*padded, strict=True)]
 
 
+def counting(count: int, what: str) -> str:
+    """So many of what: "1 cell", "2,000 cells"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number with ``digits`` significant ones; a dash for one that is missing."""
     return "-" if value is None else f"{value:.{digits}g}"
