@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from bench.disk import StoreError, failed
 from bench.errors import UsageError
+from bench.launch import AGAIN
 from bench.record import Record, Store, unmeasured
 from slurm import queue
 from slurm.queue import JobState
@@ -131,6 +132,23 @@ def survey(study_folder: Path, ask: Queue = queue) -> Survey:
         state = states.get(claim.job)
         held.append(Held(submission, path, claim, state is not None and state.alive, state))
     return Survey(held, None)
+
+
+def unfinished(held: Iterable[Held], store: Store, statuses: Mapping[str, str]) -> set[str]:
+    """The cells of jobs without a record, or with that which they had when they were submitted anew.
+
+    ``statuses`` are those of all stored cells.
+    """
+    held = list(held)
+    cells = {cell for one in held for cell in one.claim.cells}
+    left = {cell for cell in cells if statuses.get(cell) in AGAIN}
+    failed = {cell for cell in cells - left if statuses[cell] != "ok"}
+    if failed:
+        before: dict[str, str] = {}
+        for submission in {one.submission for one in held}:
+            before |= submission.before()
+        left |= {r["id"] for r in store.each(failed.__contains__) if before.get(r["id"]) == r["started"]}
+    return left
 
 
 def living(folders: Iterable[Path], ask: Queue = queue) -> tuple[set[Path], str | None]:

@@ -6,7 +6,7 @@ A profile says nothing about a study, and a study nothing about a cluster: the s
 import math
 import re
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class Profile:
     grace_seconds: float = 60.0  # from the warning of a job to its end
     setup: tuple[str, ...] = ()  # shell lines before the job starts
     extra: dict[str, str | int | bool] = field(default_factory=dict)  # further options of sbatch
+    source: str = field(default="", compare=False)  # what --profile says to mean this one
 
 
 def shipped() -> dict[str, Path]:
@@ -74,7 +75,8 @@ def load(profile: str | Path) -> Profile:
     Raises `UsageError` naming file, line and key for whatever is wrong, with the nearest allowed key.
     """
     path = find("profile", profile, shipped())
-    return read("profile", path, lambda _, raw: _profile(path.stem, raw))
+    made = read("profile", path, lambda _, raw: _profile(path.stem, raw))
+    return replace(made, source=made.name if path in shipped().values() else str(path))
 
 
 def _profile(name: str, raw: dict[str, Any]) -> Profile:

@@ -70,7 +70,10 @@ def test_failures_are_shown_and_decide_the_exit_code(fresh: Path):
     assert f"metabench show {kind['example']}" in text
     assert "--retry-failed" in text
     assert "0 to run" in metabench("run", "tiny.toml", "--jobs", 0).out
-    assert "2 to run" in metabench("run", "tiny.toml", "--jobs", 0, "--retry-failed").out
+    assert text.index("--retry-failed") < text.index("metabench report")  # first what is to be mended
+    retried = metabench("run", "tiny.toml", "--jobs", 0, "--retry-failed").out
+    assert "4 done already (2 ok, 2 non_finite), 2 to run again in this process" in retried
+    assert "--retry-failed" not in retried  # has just been tried
 
 
 def test_declined_cells_are_no_failure_but_nothing_measured_is(fresh: Path):
@@ -80,6 +83,17 @@ def test_declined_cells_are_no_failure_but_nothing_measured_is(fresh: Path):
     assert metabench("status", "tiny.toml", "--json").json()["states"] == {"ok": 4, "declined": 4}
     (fresh / "none.toml").write_text(TINY.partition("[[method]]")[0] + declined)
     assert metabench("run", "none.toml", "--jobs", 0).code == 3
+
+
+def test_one_cell_of_every_kind_first(fresh: Path):
+    result = metabench("run", "tiny.toml", "--jobs", 0, "--limit", 2)
+    assert result.code == 1
+    assert "2 to run" in result.out
+    assert "next: metabench run tiny.toml" in result.out
+    records = Store("results", "tiny").records()
+    assert sorted(record["cell"]["method"]["inner"]["steps"] for record in records) == [1, 2]
+    plan = metabench("plan", "tiny.toml").out
+    assert re.search(r"^about .* of work: 2 cells by cells that differ in the seed alone$", plan, re.M)
 
 
 def test_ctrl_c_keeps_what_is_finished(fresh: Path, monkeypatch: pytest.MonkeyPatch):

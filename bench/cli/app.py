@@ -11,7 +11,17 @@ from typing import Annotated, Literal
 import typer
 
 from bench.cli import cluster, speed, storage
-from bench.cli.options import RESULTS, AllRecords, Json, Results, Studies, Study, examples
+from bench.cli.options import (
+    RESULTS,
+    AllRecords,
+    Json,
+    Limit,
+    Results,
+    RetryFailed,
+    Studies,
+    Study,
+    examples,
+)
 from bench.errors import UsageError
 
 USAGE = 2
@@ -113,8 +123,9 @@ def run(
     cell: Annotated[
         str | None, typer.Option("--cell", help="Only this cell: the first letters of its id.", metavar="ID")
     ] = None,
+    limit: Limit = None,
     force: Annotated[bool, typer.Option("--force", help="Run again although done.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")] = False,
+    retry_failed: RetryFailed = False,
 ) -> None:
     """Run what is missing of a study. Safe to stop at any time: running again goes on where it stopped.
 
@@ -123,27 +134,35 @@ def run(
     """
     from bench.cli.run import run_study
 
-    raise typer.Exit(run_study(study, jobs, results, cell, force, retry_failed))
+    raise typer.Exit(run_study(study, jobs, results, cell, limit, force, retry_failed))
 
 
 @app.command(
-    epilog=examples("status demo", "status demo --watch", "status demo --results results/reference --json")
+    epilog=examples("status", "status demo --watch", "status demo --results results/reference --json")
 )
 def status(
-    study: Study,
+    study: Annotated[
+        str | None,
+        typer.Argument(help="A study's name or TOML file; without, all under RESULTS.", metavar="[STUDY]"),
+    ] = None,
     results: Results = RESULTS,
     watch: Annotated[bool, typer.Option("--watch", help="Again and again, until no job is left.")] = False,
     json: Json = False,
 ) -> None:
     """Show what is done, failed and missing, the failures by kind, and the jobs where it was submitted.
 
-    Exits with 0 if all is done, 1 if some cells failed or are missing, 3 if nothing was measured.
+    Without STUDY: how many cells of every study are in which state. Exits with 0 if all is done, 1 if some
+    cells failed or are missing, 3 if nothing was measured and no job is left that may.
     """
     from bench.cli import watch as watching
-    from bench.cli.plan import show_status
+    from bench.cli.plan import show_status, show_studies
 
+    if study is None:
+        if watch:
+            raise UsageError("--watch is of one study; name it: metabench status STUDY --watch")
+        raise typer.Exit(show_studies(results, json))
     if watch:
-        raise typer.Exit(watching.watch(lambda: show_status(study, results, json)))
+        raise typer.Exit(watching.watch(lambda: show_status(study, results, json, watched=True)))
     raise typer.Exit(show_status(study, results, json)[0])
 
 

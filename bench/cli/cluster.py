@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import RESULTS, Json, Results, Study, examples
+from bench.cli.options import RESULTS, Json, Limit, Results, RetryFailed, Study, examples
 
 app = typer.Typer()
 
@@ -36,7 +36,8 @@ def submit(
             "--array-parallelism", min=1, help="Jobs of an array at the same time, not the profile's."
         ),
     ] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Send failed cells again.")] = False,
+    limit: Limit = None,
+    retry_failed: RetryFailed = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the packing and the scripts. Needs no Slurm.")
     ] = False,
@@ -60,6 +61,7 @@ def submit(
             minutes=minutes_per_job,
             workers=workers_per_job,
             parallelism=array_parallelism,
+            limit=limit,
             retry=retry_failed,
             dry_run=dry_run,
             json=json,
