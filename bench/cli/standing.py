@@ -140,8 +140,7 @@ def agreement(differ: int) -> str:
 def say_strangers(count: int) -> None:
     """Print how many records belong to no cell of the study; nothing where all do."""
     if count:
-        why = "it was edited, or they were merged in; export, figures and report take them with --all"
-        say(f"{of_no_cell(count)}: {why}", "yellow")
+        say(f"{of_no_cell(count)}; export, figures and report take them with --all", "yellow")
 
 
 def of_no_cell(count: int) -> str:
