@@ -109,8 +109,10 @@ def distinguish(base: list[str], flat: list[dict[str, Any]], within: Iterable[An
 
     ``base`` are the labels, ``flat`` the flattened descriptions, ``within`` says which of them meet in one
     panel (the problem): a learning rate that belongs to the problem is no part of the method's label. The
-    number of inner steps is an axis and never appended.
+    number of inner steps is an axis and never appended. No two descriptions that differ in anything else get
+    the same label within a panel: where the short words do not tell them apart, full names and digits do.
     """
+    within = list(within)
     differing: dict[str, list[str]] = {}
     groups: dict[tuple[str, Any], list[dict[str, Any]]] = {}
     for label, description, group in zip(base, flat, within, strict=True):
@@ -118,10 +120,36 @@ def distinguish(base: list[str], flat: list[dict[str, Any]], within: Iterable[An
     for (label, _), descriptions in groups.items():
         known = differing.setdefault(label, [])
         known += [key for key in _varying(descriptions) if key not in known]
-    return [
-        ", ".join([label, *(_phrase(k, one[k]) for k in differing[label] if one.get(k) is not None)])
+    named = [
+        ", ".join([label, *(_phrase(k, v) for k, v in _given(one, differing[label]))])
         for label, one in zip(base, flat, strict=True)
     ]
+    return _apart(named, flat, within)
+
+
+def _given(one: dict[str, Any], keys: list[str]) -> list[tuple[str, Any]]:
+    """Those of ``keys`` that have a value, by as much of their names as tells them apart among ``keys``."""
+    short = [key.rpartition(".")[2] for key in keys]
+    names = [
+        key if short.count(last) > 1 and last != "name" else last
+        for key, last in zip(keys, short, strict=True)
+    ]
+    return [(name, one[key]) for name, key in zip(names, keys, strict=True) if one.get(key) is not None]
+
+
+def _apart(labels: list[str], flat: list[dict[str, Any]], within: list[Any]) -> list[str]:
+    """The labels; those that different descriptions still share within a panel with all that differs."""
+    groups: dict[tuple[str, Any], list[dict[str, Any]]] = {}
+    for label, one, group in zip(labels, flat, within, strict=True):
+        groups.setdefault((label, group), []).append(one)
+    full = []
+    for label, one, group in zip(labels, flat, within, strict=True):
+        together = groups[label, group]
+        keys = dict.fromkeys(key for other in together for key in other if key not in STEPS)
+        differ = [key for key in keys if len({repr(other.get(key)) for other in together}) > 1]
+        words = (f"{key} {one[key]!r}" if one.get(key) is not None else f"no {key}" for key in differ)
+        full.append(", ".join([label, *words]))
+    return full
 
 
 def mixed_inner(labels: list[str], flat: list[dict[str, Any]], within: Iterable[Any]) -> list[str]:
@@ -156,8 +184,8 @@ def _varies(key: str, descriptions: list[dict[str, Any]]) -> bool:
 
 
 def _phrase(key: str, value: Any) -> str:
-    name = key.rpartition(".")[2]
-    if name == "name":
+    name = key.replace(".", " ")
+    if key.rpartition(".")[2] == "name":
         return pretty(str(value))
     if isinstance(value, bool):
         return ("" if value else "no ") + pretty(name)

@@ -4,7 +4,8 @@ Rows of `frame` are tasks of cells. Columns:
 
 - ``id study status reason started seconds`` and the cell's description, flattened with dots (``seed``,
   ``problem.name``, ``method.inner.steps``, ...); lists are text. ``problem`` and ``method`` are display
-  labels, ``steps`` is the number of inner steps (of the inner solver, or the method's own).
+  labels, ``steps`` is the number of inner steps (of the inner solver, or the method's own), ``engine`` what
+  the cell really ran on (`bench.record.engine_of`).
 - per task: ``task``, ``error.R cosine.R norm_ratio.R missing.R`` for each reference R ("maml", "implicit"),
   ``how.R``, ``stationarity query_loss query_accuracy converged meta_grad_norm`` and ``stats.*``.
 - per cell, repeated on each of its rows: ``time.*`` (seconds; ``ratio`` is the median over rounds of the
@@ -24,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import labels, metrics, stats, style, units
+from bench.record import engine_of
 
 REFERENCES = ("maml", "implicit")
 STEPS = "steps"
@@ -131,22 +133,28 @@ def swept(table: pd.DataFrame) -> list[str]:
 def with_axes(table: pd.DataFrame, apart: Collection[str] = ()) -> pd.DataFrame:
     """The same rows with swept `AXES` appended to the method's label, so that no curve mixes two settings.
 
-    Those in ``apart`` are left out. "eager" is said only of methods that are also compiled: it would be
-    wrong of a library that compiles by itself.
+    Those in ``apart`` are left out.
     """
-    named = table.copy()
+    return table.assign(method=table["method"] + axes_phrase(table, apart))
+
+
+def axes_phrase(table: pd.DataFrame, apart: Collection[str] = ()) -> pd.Series:
+    """For every row the swept `AXES` and their values as ", float32, threads 2"; those in ``apart`` left out.
+
+    "eager" is said only of methods that are also compiled: it would be wrong of a library that compiles by
+    itself.
+    """
+    phrases = pd.Series("", index=table.index, dtype="string")
     for axis in swept(table):
         if axis in apart:
             continue
         name = "" if axis in ("dtype", "device", "engine") else labels.pretty(axis) + " "
-        phrase = ", " + name + named[axis].astype("str")
+        phrase = ", " + name + table[axis].astype("string")
         if axis == "engine":
-            both = named.groupby("method")["engine"].transform("nunique") > 1
-            phrase = phrase.where(both | (named["engine"] != "eager"), "")
-        if axis == "tasks_at_once":  # most cells leave it to the harness
-            phrase = phrase.where(named[axis].notna(), "")
-        named["method"] = named["method"] + phrase
-    return named
+            both = table.groupby(table["method"] + phrases)["engine"].transform("nunique") > 1
+            phrase = phrase.where(both | (table["engine"] != "eager"), "")
+        phrases += phrase.fillna("")  # most cells leave tasks_at_once to the harness
+    return phrases
 
 
 def failures(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -208,7 +216,7 @@ def _with_labels(table: pd.DataFrame, descriptions: dict[str, dict[str, Any]]) -
 
 
 def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
-    cell = {"engine": "eager"} | {k: v for k, v in record["cell"].items() if k != "passes"}
+    cell = {k: v for k, v in record["cell"].items() if k != "passes"} | {"engine": engine_of(record)}
     common: dict[str, Any] = {k: record.get(k) for k in ("id", "study", "status", "started", "seconds")}
     common["reason"] = (record.get("reason") or {}).get("message")
     common |= labels.flatten(cell) | {"passes": "+".join(record["cell"].get("passes", []))}

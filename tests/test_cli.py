@@ -206,3 +206,9 @@ def test_without_a_compiled_cell_there_is_no_kernel_to_speak_of(verb: str, fresh
     assert result.code == 3
     assert 'engine = "compiled"' in result.err
     assert not result.out
+
+
+def test_the_help_of_export_is_no_list_of_bullets():
+    options = " ".join(metabench("export", "--help").out.partition("Examples")[0].replace("│", " ").split())
+    assert "- is stdout" in options
+    assert "•" not in options

@@ -66,7 +66,19 @@ def test_report_leaves_out_with_a_warning_what_is_not_measured(measured: Path):
     result = metabench("report", "tiny", "more.toml")
     assert result.code == 3
     assert "more.toml" in result.err
-    assert Path("results/report.html").is_file()
+    assert Path("results/tiny/report.html").is_file()
+
+
+def test_reports_on_several_studies_do_not_overwrite_each_other(measured: Path):
+    Path("more.toml").write_text(TINY.replace("fomaml", "reptile"))
+    assert metabench("run", "more.toml", "--jobs", 0).code == 0
+    for studies in (["tiny"], ["more"], ["tiny", "more"]):
+        assert metabench("report", *studies).code == 0
+    pages = {path: path.read_text() for path in Path("results").rglob("*.html")}
+    names = ["more/report.html", "report-tiny-more.html", "tiny/report.html"]
+    assert sorted(str(path.relative_to("results")) for path in pages) == names
+    assert len(set(pages.values())) == 3
+    assert "Reptile" not in pages[Path("results/tiny/report.html")]
 
 
 def test_records_of_an_earlier_study_are_told_and_kept_apart(measured: Path):

@@ -7,6 +7,7 @@ import pytest
 
 from bench import doctor, measure, registry
 from bench.cli.examination import show_examination
+from bench.compiled import engine, kernel
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +67,27 @@ def test_slurm_is_found_on_the_path(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 @pytest.mark.parametrize(("measured", "state"), [(100, "ok"), (109, "ok"), (112, "wrong"), (0, "wrong")])
 def test_judge(measured: int, state: str):
     assert doctor.judge(measured, 100, 0.1)["state"] == state
+
+
+def test_without_a_compiler_no_problem_is_said_to_be_compiled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no working compiler")
+
+    monkeypatch.setattr(kernel, "lower", refuse)
+    monkeypatch.setattr(engine, "_kernels", {})
+    found = doctor.compiled_kernels()
+    assert found["compiler"] == "does not work: RuntimeError: no working compiler"
+    assert found["sinusoid"] == "its loss can be traced, but nothing is compiled here"
+    assert not any("can be compiled" in said for said in found.values())
+    monkeypatch.setenv("CXX", str(tmp_path / "nothing"))
+    assert "correct CXX or unset it" in doctor.compiled_kernels()["compiler"]
+
+
+def test_a_slurm_that_fails_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text("#!/bin/sh\nprintf 'error: no host\\nfatal: no config\\n' >&2\nexit 1\n")
+    sbatch.chmod(0o755)
+    assert doctor.slurm()["version"] == "does not work: error: no host"

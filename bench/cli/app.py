@@ -193,7 +193,10 @@ def export(
     output: Annotated[
         str | None,
         typer.Option(
-            "--output", "-o", help="- for stdout; default RESULTS/STUDY/STUDY.FORMAT.", metavar="FILE"
+            "--output",
+            "-o",
+            help="Where to; `-` is stdout. Default: RESULTS/STUDY/STUDY.FORMAT.",
+            metavar="FILE",
         ),
     ] = None,
     results: Results = RESULTS,
@@ -217,7 +220,13 @@ def figures(studies: Studies, results: Results = RESULTS, everything: AllRecords
 def report(
     studies: Studies,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Default: RESULTS/report.html.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Default: RESULTS/STUDY/report.html; on several studies RESULTS/report-STUDY-STUDY.html.",
+            metavar="FILE",
+        ),
     ] = None,
     results: Results = RESULTS,
     everything: AllRecords = False,

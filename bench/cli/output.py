@@ -71,9 +71,16 @@ def build_report(studies: list[str], output: Path | None, results: Path, everyth
             pairs.append((of, found))
     if not pairs:
         return NOTHING
-    path = report.build(pairs, output or results / "report.html")
+    path = report.build(pairs, output or _page([of.name for of, _ in pairs], results))
     say(f"report on {', '.join(of.name for of, _ in pairs)}: {path} ({size(path.stat().st_size)})")
     return 0 if len(pairs) == len(studies) else NOTHING
+
+
+def _page(studies: list[str], results: Path) -> Path:
+    """Where the report on these studies lies unless one says otherwise: each has a place of its own."""
+    if len(studies) == 1:
+        return results / studies[0] / "report.html"
+    return results / f"report-{'-'.join(studies)}.html"
 
 
 def _records(of: Spec, study: str, results: Path, everything: bool) -> list[dict[str, Any]]:

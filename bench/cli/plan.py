@@ -17,6 +17,7 @@ from bench.cli.standing import (
     of_no_cell,
     say_failures,
     say_next,
+    say_not_compiled,
     say_repeated,
     say_strangers,
     standing,
@@ -61,11 +62,13 @@ def show_status(study: str, results: Path, json: bool, watched: bool = False) ->
     repeated = of.store.repeated()
     if json:
         again = [{"id": cell_id, "agrees": agrees} for cell_id, agrees in repeated]
-        say_json(_head(of) | {"failures": of.failures(), "repeated": again, "jobs": jobs.plain(of)})
+        told = {"failures": of.failures(), "not_compiled": of.not_compiled(), "repeated": again}
+        say_json(_head(of) | told | {"jobs": jobs.plain(of)})
         return code, jobs.are_alive
     say(f"{of.spec.name}: {len(of.cells):,} cells: {counted(map(of.state, of.cells))}", style="bold")
     say_strangers(len(of.strangers))
     say_failures(of, results)
+    say_not_compiled(of, results)
     say_repeated(repeated, of.store.folder / "repeated")
     jobs.say(of)
     if not jobs.are_alive:

@@ -14,6 +14,7 @@ from bench.cli.standing import (
     headline,
     say_failures,
     say_next,
+    say_not_compiled,
     say_strangers,
     standing,
 )
@@ -116,6 +117,7 @@ def _summary(after: Standing, study: str, results: Path, retried: bool) -> None:
     style = "bold green" if after.code() == 0 else "bold"
     say(f"{after.spec.name}: {counted(map(after.state, after.cells))}", style)
     say_failures(after, results)
+    say_not_compiled(after, results)
     if any(counts[state] for state in counts if state != "ok"):
         say()
     say(f"records: {results / after.spec.name}")

@@ -10,7 +10,7 @@ from bench.cli.label import flat
 from bench.cli.standing import FINE
 from bench.cli.text import columns, duration, number, say, say_json, size
 from bench.errors import UsageError
-from bench.record import find
+from bench.record import engine_of, find
 from bench.spec import shipped
 
 SHOWN_TASKS = 8
@@ -62,7 +62,7 @@ def _sections(record: dict[str, Any]) -> list[tuple[str, list[str]]]:
     accuracy = record.get("accuracy")
     return [
         ("why it is not ok", _reason(record)),
-        ("settings", columns(sorted(flat(record["cell"]).items(), key=_place))),
+        ("settings", columns(sorted(flat(_settings(record)).items(), key=_place))),
         ("per task", _tasks(accuracy) if accuracy else []),
         ("references", _references(accuracy) if accuracy else []),
         ("cost", _cost(record)),
@@ -70,6 +70,12 @@ def _sections(record: dict[str, Any]) -> list[tuple[str, list[str]]]:
         ("seconds per pass", columns((k, number(v)) for k, v in (record.get("pass_seconds") or {}).items())),
         ("environment", columns(flat(record.get("environment") or {}).items())),
     ]
+
+
+def _settings(record: dict[str, Any]) -> dict[str, Any]:
+    """The cell's, its engine as it really was."""
+    cell = record["cell"]
+    return cell | {"engine": engine_of(record)} if "engine" in cell else cell
 
 
 def _place(setting: tuple[str, Any]) -> tuple[bool, bool, str]:

@@ -10,7 +10,7 @@ from typing import Any
 from bench.cells import Cell
 from bench.cli.label import label, varying
 from bench.cli.text import counting, say, warn
-from bench.record import MEASURED, STATUSES, Record, Store
+from bench.record import MEASURED, NO_KERNEL, RAN_EAGER, STATUSES, Record, Store, engine_of
 from bench.spec import Spec
 
 MISSING = "missing"
@@ -72,6 +72,22 @@ class Standing:
             kinds[kind]["count"] += 1
         return sorted(kinds.values(), key=lambda kind: -kind["count"])
 
+    def not_compiled(self) -> list[dict[str, Any]]:
+        """Cells that ask for compiled kernels and ran without, by engine and reason: count and example."""
+        compiled = (cell for cell in self.cells if cell.description.get("engine") == "compiled")
+        asked = {cell.id: cell for cell in compiled if cell.id in self.statuses}
+        keys = varying(cell.description for cell in self.cells)
+        kinds: dict[tuple[str, str], dict[str, Any]] = {}
+        for record in self.store.each(asked.__contains__) if asked else ():
+            if (engine := engine_of(record)) not in (RAN_EAGER, NO_KERNEL):
+                continue
+            why = next((one["eager"] for one in record["engine"].values()), "the method asks for no kernel")
+            example = {"example": record["id"], "label": label(asked[record["id"]].description, keys)}
+            kind = kinds.setdefault((engine, why), {"engine": engine, "message": why, "count": 0} | example)
+            kind["count"] += 1
+        warn_of(self.store)
+        return sorted(kinds.values(), key=lambda kind: -kind["count"])
+
 
 def standing(spec: Spec, cells: list[Cell], store: Store) -> Standing:
     """How ``cells`` of a study stand; warns of damaged record files."""
@@ -119,6 +135,15 @@ def say_failures(standing: Standing, results: Path) -> None:
     if len(failures) > SHOWN_KINDS:
         say()
         say(f"and {len(failures) - SHOWN_KINDS} more kinds of failure; `metabench status --json` lists all")
+
+
+def say_not_compiled(standing: Standing, results: Path) -> None:
+    """Print which compiled cells ran without a kernel, and why."""
+    for kind in standing.not_compiled()[:SHOWN_KINDS]:
+        say()
+        say(f"{kind['count']:,} {kind['engine']}: {kind['message']}", style="yellow")
+        say(f"  {'for example ' if kind['count'] > 1 else ''}{kind['label']}")
+        say(f"  {command('show', kind['example'], results)}")
 
 
 def say_repeated(repeated: list[tuple[str, bool]], folder: Path) -> None:

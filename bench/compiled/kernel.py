@@ -1,5 +1,6 @@
 """One function of a `Bilevel` as a kernel: traced, compiled, checked, or the reason why not."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from torch.fx import GraphModule
 from bench.bilevel import Bilevel
 from bench.compiled import check
 from bench.compiled.flat import Shape, flatten, nest
-from bench.compiled.lower import Call, lower
+from bench.compiled.lower import Call, found_on_disk, lower
 from bench.compiled.split import split
 from bench.compiled.trace import trace
 from bench.tasks import Problem, Tasks
@@ -54,12 +55,23 @@ class Source:
 
     @property
     def name(self) -> str:
+        function, parts = self._plain()
+        return f"{function.__qualname__}({', '.join(parts)})"
+
+    @property
+    def what(self) -> str:
+        """What is computed, in words: the first clause of the function's docstring; its name without one."""
+        function, parts = self._plain()
+        said = re.split(r"[:;.]", (function.__doc__ or "").strip(), maxsplit=1)[0].replace("`", "")
+        return " ".join(said.split() or [function.__qualname__]) + (f" ({', '.join(parts)})" if parts else "")
+
+    def _plain(self) -> tuple[Any, list[str]]:
+        """The function itself, and the names of its parts."""
         function: Any = self.function
         static = self.static
         while not hasattr(function, "__qualname__"):  # a function of a Hessian product
             function, static = function.function, (*function.static, *static)
-        parts = ", ".join(type(part).__name__ for part in static if part is not None)
-        return f"{function.__qualname__}({parts})"
+        return function, [type(part).__name__ for part in static if part is not None]
 
     def play(self, *values: Tensor, plain: bool = False) -> Played:
         """The function in eager mode; with ``plain`` it is given numbers as it is without an engine."""
@@ -84,6 +96,7 @@ class Kernel:
     once: what depends on the fixed inputs alone, as one call of its own whose results end the inputs of
     ``call``, and ``once_used``; None where there is nothing of the sort or it would not be called twice.
     shape: of the results, None for a single tensor. calls: the oracle calls that one call stands for.
+    what: it computes, in words. size: tasks and parameters. cached: found compiled on the disk.
     seconds: spent on building. error, eager_error: see `check.errors`. operations: of the graph.
     products: the matrix products of ``call``, by shapes and strides.
     """
@@ -97,6 +110,9 @@ class Kernel:
     once_used: list[int] = field(default_factory=list)
     shape: Shape | None = None
     calls: dict[str, int] = field(default_factory=dict)
+    what: str = ""
+    size: tuple[int, int] = (0, 0)
+    cached: bool = False
     seconds: float = 0.0
     error: float | None = None
     eager_error: float | None = None
@@ -143,7 +159,8 @@ class Kernel:
 def build(source: Source, values: Sequence[Tensor]) -> Kernel:
     """The kernel of ``source`` for inputs like ``values``, checked at inputs near them."""
     start = time.perf_counter()
-    kernel = Kernel(source.name, source.problem.batching == "loop")
+    kernel = Kernel(source.name, source.problem.batching == "loop", what=source.what)
+    kernel.size = (len(values[1]), values[0].shape[-1])
     first = [x[:1] if kernel.parts and _by_task(i, x) else x for i, x in enumerate(values)]
     inputs = [x.detach().clone() for x in first]  # where two arguments are one tensor, a trace confuses them
 
@@ -156,7 +173,9 @@ def build(source: Source, values: Sequence[Tensor]) -> Kernel:
         graph, kernel.used = trace(traced, inputs)
         kernel.operations = sum(node.op == "call_function" for node in graph.graph.nodes)
         probes = check.probe(inputs, as_they_are=DATA)
+        before = found_on_disk()
         compiled = _lower(kernel, graph, source, probes)
+        kernel.cached = found_on_disk() - before == 1 + (kernel.once is not None)
         kernel.error, kernel.eager_error = check.errors(
             compiled, lambda values: source.play(*values, plain=True).results, probes
         )

@@ -68,6 +68,13 @@ def _compile(inner: Callable, graph: GraphModule, inputs: Sequence[Tensor]) -> C
         return inner(graph, fakes, cpp_wrapper=all(x.device.type == "cpu" for x in inputs))
 
 
+def found_on_disk() -> int:
+    """How many graphs this process has found compiled on the disk so far."""
+    from torch._dynamo.utils import counters
+
+    return counters["inductor"]["fxgraph_cache_hit"]
+
+
 def in_transform() -> bool:
     """Whether a `torch.func` transform is at work, whose tensors a kernel cannot read."""
     return torch._C._functorch.maybe_current_level() is not None  # pyright: ignore[reportAttributeAccessIssue]

@@ -21,6 +21,8 @@ STATUSES = (
 )
 MEASURED = ("ok", "not_converged", "non_finite")  # the statuses whose records hold numbers
 Record = dict[str, Any]
+RAN_EAGER = "compiled (ran eager)"  # asked for compiled, and every kernel fell back
+NO_KERNEL = "compiled (no kernel)"  # asked for compiled, and the method asked for no kernel
 
 # As `text_of` writes the keys of a record: no key inside another one has a single space before it.
 _SCHEMA = f'\n "schema": {SCHEMA},\n'.encode()
@@ -54,6 +56,15 @@ def unmeasured(
         "started": timestamp(seconds_ago=seconds),
         "seconds": seconds,
     }
+
+
+def engine_of(record: Record) -> str:
+    """What a cell ran on: "eager", "compiled", `RAN_EAGER` or `NO_KERNEL`; what it asks for if it failed."""
+    asked = record["cell"].get("engine", "eager")
+    kernels = record.get("engine")
+    if asked != "compiled" or kernels is None or any("eager" not in one for one in kernels.values()):
+        return asked
+    return RAN_EAGER if kernels else NO_KERNEL
 
 
 def text_of(record: Record) -> bytes:

@@ -42,7 +42,7 @@ def sweep(
 def _keeping(
     bilevel: Bilevel, solver: FirstOrderSolver, phi: Vectors, state: State, numbers: tuple[float, ...]
 ) -> tuple[Vectors, State, Vectors]:
-    """A step, and its gradient."""
+    """One inner step, and its gradient."""
     grad = bilevel.inner_grad(phi)
     return *solver.update(phi, grad, state, *numbers), grad
 
@@ -58,7 +58,7 @@ def _backward(
     meta_bar: Vectors,
     numbers: tuple[float, ...],
 ) -> tuple[Vectors, State, Vectors]:
-    """The adjoints before a step from those after it; ``kept`` holds its gradient or nothing."""
+    """The adjoints before an inner step from those after it; ``kept`` holds its gradient or nothing."""
     hvp = None if kept else bilevel.inner_hvp(phi)
     grad = kept[0] if hvp is None else hvp.gradient
     with torch.enable_grad():

@@ -10,7 +10,7 @@ from methods.linear.krylov import begin
 def first(
     matvec: Matvec, precondition: Matvec | None, rhs: Vectors, start: tuple[Vectors, ...]
 ) -> tuple[Tensor, PerTask, Vectors, Vectors, Vectors, PerTask, PerTask]:
-    """What precedes the iterations; ``start`` holds one or nothing."""
+    """What precedes the iterations of CG; ``start`` holds one or nothing."""
     size, x, r = begin(matvec, rhs, start[0] if start else None)
     p = r if precondition is None else precondition(r)
     bb, rr, rz = (rhs / size).square().sum(dim=1), (r * r).sum(dim=1), (r * p).sum(dim=1)
@@ -27,7 +27,7 @@ def verdict(
     active: PerTask,
     n_params: float | int | Tensor,
 ) -> tuple[PerTask, PerTask]:
-    """At tolerance 0: whether the iteration did what theory promises, and its own residual."""
+    """Whether CG did what theory promises, and its own residual; at tolerance 0."""
     null = ~active & (rr > torch.finfo(rr.dtype).eps ** 2 * bb)  # p'Ap = 0, and not as a mere underflow
     # On the way ||r|| may pass above ||rhs||; after P iterations theory has it at 0, and above is divergence.
     bounded = (rr <= bb) | (torch.isfinite(rr) & (taken < n_params))
@@ -47,7 +47,7 @@ def iterate(
     taken: PerTask,
     active: PerTask,
 ) -> tuple[Vectors, Vectors, Vectors, PerTask, PerTask, PerTask, PerTask, PerTask]:
-    """One iteration; what belongs to tasks that are not ``active`` stays."""
+    """One iteration of CG; what belongs to tasks that are not ``active`` stays."""
     Ap = matvec(p)
     pAp = (p * Ap).sum(dim=1)
     active = active & (pAp != 0)
