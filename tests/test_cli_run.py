@@ -154,6 +154,29 @@ def test_show_is_readable_and_its_command_runs_the_cell_again(measured: Path):
     assert after["accuracy"]["meta_grad_sha256"] == before["accuracy"]["meta_grad_sha256"]
 
 
+def test_show_says_in_words_what_is_many(measured: Path):
+    """Tasks that lack a reference for one reason have one line; lists are words; noise is marked."""
+    store = Store("results", "tiny")
+    record = store.records()[0]
+    assert re.search(r"^ *passes +accuracy$", metabench("show", record["id"]).out, re.M)
+    implicit = {"missing_tasks": {"0": "a kink", "1": "a kink", "2": "a saddle"}}
+    record["accuracy"]["references"]["implicit"] |= implicit
+    record["time"] = {
+        "reference": {"name": "fomaml"},
+        "reference_s": [1.0] * 12,
+        "samples_s": [3.0] * 12,
+        "control_s": [1.0] * 12,
+    }
+    for factor, noisy in (1.0, False), (1.5, True):
+        record["time"]["control_s"] = [factor] * 12
+        store.write(record, replace=True)
+        said = metabench("show", record["id"]).out
+        assert "missing for tasks 0, 1: a kink" in said
+        assert "missing for task 2: a saddle" in said
+        assert re.search(rf"fomaml against itself +{factor:.3g} x{' .noisy' * noisy}", said)
+        assert ("noisy" in said) == noisy
+
+
 def test_the_command_holds_when_the_study_file_is_gone_and_its_copy_has_changed(measured: Path):
     chosen = first_id()
     (measured / "tiny.toml").write_text(TINY.replace("steps = [1, 2]", "steps = [7]"))

@@ -109,9 +109,7 @@ def plan(
 
 
 @app.command(
-    epilog=examples(
-        "run demo", "run my/study.toml -j 8 --retry-failed", "run demo --cell 3f2a --force --jobs 0"
-    )
+    epilog=examples("run demo", "run my/study.toml -j 8 --retry-failed", "run demo --cell 3f2a --force -j 0")
 )
 def run(
     study: Study,

@@ -12,8 +12,9 @@ app = typer.Typer()
 @app.command(
     epilog=examples(
         "submit demo --profile cpu --dry-run",
-        "submit my/study.toml --profile my/cluster.toml --minutes-per-job 30 --workers-per-job 4",
-        "submit demo --profile cpu --cells-per-job 20 --array-parallelism 50",
+        "submit demo --profile my/cluster.toml --limit 20",
+        "submit my/study.toml --profile cpu --minutes-per-job 30",
+        "submit demo --profile cpu --workers-per-job 4",
     )
 )
 def submit(
@@ -85,7 +86,7 @@ def logs(
     raise typer.Exit(show_logs(cell, results, study))
 
 
-@app.command(epilog=examples("cancel demo"))
+@app.command(epilog=examples("cancel demo", "cancel demo --results /shared/results"))
 def cancel(study: Study, results: Results = RESULTS) -> None:
     """Cancel the jobs of a study, running ones too. Finished cells stay; `submit` sends the others again."""
     from bench.cli.jobs import cancel_study

@@ -10,7 +10,7 @@ from bench.cli.options import RESULTS, Json, Results, Studies, Study, examples
 app = typer.Typer()
 
 
-@app.command(epilog=examples("compact accuracy_vs_steps"))
+@app.command(epilog=examples("compact demo", "compact demo libraries --results /shared/results"))
 def compact(studies: Studies, results: Results = RESULTS) -> None:
     """Move the loose records of a study into a few Parquet files. Every verb reads both.
 
