@@ -312,7 +312,7 @@ def test_one_of_every_kind_is_sent_first(tiny, store):
         assert [one.cell for one in made.planned] == some(cells, limit)
     done = metabench("submit", "tiny.toml", "--profile", "cpu", "--limit", 2, "--dry-run")
     assert "2 cells to send" in done.out
-    assert "of work: 2 cells by" in done.out
+    assert "of work in 2 cells: 2 by declared oracle calls" in done.out
 
 
 def test_logs_call_a_cell_as_plan_does(tiny, store, monkeypatch):

@@ -11,10 +11,10 @@ from bench.predict import LOOKED_AT, predict
 
 BUDGET_S = 1.5  # to look at records and plugins, however many cells there are
 BY = {
-    "done cells": "by cells that differ in the seed alone",
-    "like cells": "by cells of the same problem and method",
-    "its plugins": "by what their plugins say",
-    "oracle calls": "by the oracle calls that their methods declare",
+    "done cells": "as with other seeds",
+    "like cells": "as others of their problem and method",
+    "its plugins": "as their plugins say",
+    "oracle calls": "by declared oracle calls",
     "default": "at a minute each, for want of better",
 }
 
@@ -36,5 +36,6 @@ def foretell(of: Standing, cells: Sequence[Cell]) -> Foretold:
 
 def work_ahead(of: Foretold) -> str:
     """In one line how much work is ahead, and by what that is known."""
-    by = [f"{counting(count, 'cell')} {BY[how]}" for how, count in of.by.items()]
-    return f"about {duration(of.seconds)} of work: {', '.join(by)}"
+    by = [f"{count:,} {BY[how]}" for how, count in of.by.items()]
+    n = counting(sum(of.by.values()), "cell")
+    return f"about {duration(of.seconds)} of work in {n}: {', '.join(by)}"
