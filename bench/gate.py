@@ -178,7 +178,7 @@ def _differences(name: str, old: Entry, measured: Measured, alike: bool) -> Iter
     if new.status != old.status:
         verdict = "improved" if new.status == "ok" else "regressed"
         yield Difference(name, "status", old.status, new.status, verdict, measured.reason or "")
-    eps = torch.finfo(getattr(torch, new.dtype)).eps
+    eps = 2.0**-10 if new.dtype == "tf32" else torch.finfo(getattr(torch, new.dtype)).eps
     for metric in sorted(old.metrics.keys() | new.metrics.keys()):
         of_kernel = metric.startswith(("kernel.", "calls_of."))
         # A kernel that one side lacks costs nothing there; one that fell back to eager mode is null.

@@ -5,20 +5,17 @@ What a verb does lies in a module of its own and is imported only when called, s
 
 import os
 import sys
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from bench.cli import cluster, speed, storage
+from bench.cli import cluster, outputs, speed, storage
 from bench.cli.options import (
     RESULTS,
-    AllRecords,
     Json,
     Limit,
     Results,
     RetryFailed,
-    Studies,
     Study,
     examples,
 )
@@ -42,6 +39,7 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Data sets: download them, or say where a copy must lie.", no_args_is_help=True)
 app.add_typer(data, name="data")
+app.add_typer(outputs.app)
 app.add_typer(speed.app)
 app.add_typer(cluster.app)
 app.add_typer(storage.app)
@@ -178,64 +176,6 @@ def show(
 
 
 @app.command(
-    epilog=examples(
-        "export demo", "export demo --output demo.parquet", "export demo --format json --output -"
-    )
-)
-def export(
-    study: Study,
-    format: Annotated[
-        Literal["csv", "parquet", "json"] | None,
-        typer.Option("--format", help="Default: as the output file ends, else csv."),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Where to; `-` is stdout. Default: RESULTS/STUDY/STUDY.FORMAT.",
-            metavar="FILE",
-        ),
-    ] = None,
-    results: Results = RESULTS,
-    everything: AllRecords = False,
-) -> None:
-    """Write the records: csv and parquet one row per cell and task, json the full records."""
-    from bench.cli.output import export_records
-
-    raise typer.Exit(export_records(study, format, output, results, everything))
-
-
-@app.command(epilog=examples("figures demo", "figures cost_vs_steps --results results/reference"))
-def figures(studies: Studies, results: Results = RESULTS, everything: AllRecords = False) -> None:
-    """Draw the figures of a study from its stored records: PDF, SVG and PNG, with a caption file each."""
-    from bench.cli.output import draw_figures
-
-    raise typer.Exit(draw_figures(studies, results, everything))
-
-
-@app.command(epilog=examples("report demo", "report accuracy_vs_steps cost_vs_steps --output page.html"))
-def report(
-    studies: Studies,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Default: RESULTS/STUDY/report.html; on several studies RESULTS/report-STUDY-STUDY.html.",
-            metavar="FILE",
-        ),
-    ] = None,
-    results: Results = RESULTS,
-    everything: AllRecords = False,
-) -> None:
-    """Build one self-contained HTML page on one or several studies from their stored records."""
-    from bench.cli.output import build_report
-
-    raise typer.Exit(build_report(studies, output, results, everything))
-
-
-@app.command(
     epilog=examples("check imaml", "check linear:conjugate_gradient problem:sinusoid", "check --all --json")
 )
 def check(
@@ -254,6 +194,38 @@ def check(
     from bench.cli.check import check_plugins
 
     raise typer.Exit(check_plugins(targets or [], everything, json))
+
+
+@app.command(
+    epilog=examples(
+        "certify maml --problem sinusoid",
+        "certify imaml --problem linear_regression --dtype float16 --set method.inner.steps=50",
+        "certify imaml --problem sinusoid --set problem.network.activation=tanh --set method.inner=adam",
+    )
+)
+def certify(
+    method: Annotated[str, typer.Argument(help="The method's name.", metavar="METHOD")],
+    problem: Annotated[str, typer.Option("--problem", help="The problem's name.", metavar="NAME")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="A field: method.FIELD=VALUE or problem.FIELD=VALUE.", metavar="KEY=VALUE"
+        ),
+    ] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="What is computed with.")] = "float32",
+    n_tasks: Annotated[int, typer.Option("--tasks", min=1, help="Number of tasks.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Which tasks and parameters.")] = 0,
+    bound: Annotated[float, typer.Option("--bound", help="Radius over norm to reach.")] = 1e-30,
+    json: Json = False,
+) -> None:
+    """Split a method's error into rounding and truncation, both proven: what would infinite precision give?
+
+    The method's own operations run once more in ball arithmetic, where every number carries a bound of its
+    error. Exits with 0 if all tasks were certified, 1 if some, 3 if none was (each with its reason).
+    """
+    from bench.cli.certified import certify_cell
+
+    raise typer.Exit(certify_cell(method, problem, changes or [], dtype, n_tasks, seed, bound, json))
 
 
 @data.command("get", epilog=examples("data get omniglot"))

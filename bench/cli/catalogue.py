@@ -6,6 +6,7 @@ from dataclasses import MISSING
 from typing import Any, Literal
 
 from bench import registry, spec
+from bench.cli.label import short
 from bench.cli.text import columns, say, say_hung, say_json, warn
 from bench.errors import UsageError, unknown
 
@@ -121,7 +122,7 @@ def _allowed(hint: Any) -> list[Any] | None:
 
 def _field_row(item: tuple[str, dict[str, Any]]) -> tuple[str, str, str]:
     name, field = item
-    default = "required" if field["required"] else f"= {_short(field['default'])}"
+    default = "required" if field["required"] else f"= {short(field['default'])}"
     return name, default, _alternatives(field)
 
 
@@ -133,10 +134,3 @@ def _alternatives(field: dict[str, Any]) -> str:
     if len(field["allowed"]) > 1 and kind in TITLES and set(field["allowed"]) == set(registry.names(kind)):
         return " or ".join(filter(None, (f"any {TITLES[kind].lower().removesuffix('s')}", rest)))
     return " | ".join(map(str, field["allowed"]))
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        inside = ", ".join(f"{k}={_short(v)}" for k, v in value.items() if k != "name")
-        return f"{value['name']}({inside})" if inside else value["name"]
-    return "none" if value is None else str(value)

@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.cli.certified import certified_lines
 from bench.cli.kernels import kernel_lines
 from bench.cli.label import flat
 from bench.cli.standing import FINE
@@ -65,7 +66,9 @@ def _sections(record: dict[str, Any]) -> list[tuple[str, list[str]]]:
         ("why it is not ok", _reason(record)),
         ("settings", columns((k, _words(v)) for k, v in sorted(flat(_settings(record)).items(), key=_place))),
         ("per task", _tasks(accuracy) if accuracy else []),
+        ("numerics per task", _numerics(record.get("numerics") or {})),
         ("references", _references(accuracy) if accuracy else []),
+        ("certified", certified_lines(record["certified"]) if record.get("certified") else []),
         ("cost", _cost(record)),
         ("compiled kernels", kernel_lines(record.get("engine") or {})),
         ("seconds per pass", columns((k, number(v)) for k, v in (record.get("pass_seconds") or {}).items())),
@@ -107,6 +110,14 @@ def _tasks(accuracy: dict[str, Any]) -> list[str]:
     metrics |= {k: v for k, v in accuracy["adapted"].items() if v}
     metrics |= accuracy["stats"]
     metrics |= {key: accuracy[key] for key in ("meta_grad_norm", "converged")}
+    return _per_task(metrics)
+
+
+def _numerics(numerics: dict[str, Any]) -> list[str]:
+    return columns(numerics.items()) if "missing" in numerics else _per_task(numerics)
+
+
+def _per_task(metrics: dict[str, list[Any]]) -> list[str]:
     shown = min(max((len(row) for row in metrics.values()), default=0), SHOWN_TASKS)
     table = [("", "median", *(f"task {i}" for i in range(shown)))]
     for name, row in metrics.items():

@@ -23,6 +23,11 @@ class Time(TypedDict, total=False):
     control_s: Samples
 
 
+class Certified(TypedDict):
+    bound: float
+    tasks: list[dict[str, Any]]
+
+
 class Cell(TypedDict):
     problem: dict[str, Any]
     method: dict[str, Any]
@@ -32,9 +37,11 @@ class Shape(TypedDict, total=False):
     cell: Cell
     reason: dict[str, Any] | None
     accuracy: Accuracy | None
+    certified: Certified | None
     time: Time | None
     tensor_bytes: dict[str, Any] | None
     resident: dict[str, Any] | None
+    numerics: dict[str, Any] | None
     calls: dict[str, int] | None
     environment: dict[str, Any] | None
     engine: dict[str, dict[str, Any]] | None
