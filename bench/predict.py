@@ -62,8 +62,8 @@ def predict(
 ) -> list[Prediction]:
     """A prediction for each of ``pending``; ``read`` gives records of ``done`` cells, as `Store.each` does.
 
-    Takes about ``budget_s`` at most, `BUDGET_S` by default; what is not looked at by then is predicted by
-    what has been. Without ``memory`` that is left unknown.
+    Takes about ``budget_s`` at most, `BUDGET_S` by default, besides some microseconds a cell; what is not
+    looked at by then is predicted by what has been. Without ``memory`` that is left unknown.
     """
     return _Oracle(read, BUDGET_S if budget_s is None else budget_s).predict(pending, done, memory)
 
@@ -85,6 +85,7 @@ class _Oracle:
             kind = self._kind(cell)
             if len(kind.done) < SAMPLES:
                 kind.done.append(cell.id)
+        self._start = time.monotonic()  # the budget is for what follows: so far there is no choice
         for kind in self._kinds.values():
             kind.work = self._work(kind)
         families: Families = {}
