@@ -199,8 +199,8 @@ def check(
 @app.command(
     epilog=examples(
         "certify maml --problem sinusoid",
-        "certify imaml --problem linear_regression --dtype float16 --set method.inner.steps=50",
-        "certify imaml --problem sinusoid --set problem.network.activation=tanh --set method.inner=adam",
+        "certify imaml --problem linear_regression --dtype float16",
+        "certify imaml --problem sinusoid --set method.inner.steps=50",
     )
 )
 def certify(
