@@ -10,15 +10,16 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.disk import failed
+from bench.disk import StoreError, failed
 from bench.errors import UsageError
+from bench.launch import AGAIN
 from bench.record import Record, Store, unmeasured
 from slurm import queue
 from slurm.queue import JobState
@@ -27,6 +28,7 @@ from slurm.submission import Submission, submissions
 BEAT_S = 30.0
 SKEW_S = 5.0  # between the clocks of two machines
 SILENCE_S = 600.0  # without a beat a job is taken for dead where squeue does not answer
+YOUNG_DAYS = 30.0  # so long a job may wait in the queue, where squeue does not answer
 LOCK_S = 600.0  # a `submit` takes seconds; one of this age has died
 
 
@@ -132,6 +134,40 @@ def survey(study_folder: Path, ask: Queue = queue) -> Survey:
     return Survey(held, None)
 
 
+def unfinished(held: Iterable[Held], store: Store, statuses: Mapping[str, str]) -> set[str]:
+    """The cells of jobs without a record, or with that which they had when they were submitted anew.
+
+    ``statuses`` are those of all stored cells.
+    """
+    held = list(held)
+    cells = {cell for one in held for cell in one.claim.cells}
+    left = {cell for cell in cells if statuses.get(cell) in AGAIN}
+    failed = {cell for cell in cells - left if statuses[cell] != "ok"}
+    if failed:
+        before: dict[str, str] = {}
+        for submission in {one.submission for one in held}:
+            before |= submission.before()
+        left |= {r["id"] for r in store.each(failed.__contains__) if before.get(r["id"]) == r["started"]}
+    return left
+
+
+def living(folders: Iterable[Path], ask: Queue = queue) -> tuple[set[Path], str | None]:
+    """Which folders of submissions have jobs that live, and why Slurm was not asked (None where it was).
+
+    A job that waits touches nothing, and claims may have been deleted: so all jobs of a submission are asked
+    for. Where Slurm does not answer a folder counts as living that has a claim younger than `YOUNG_DAYS`.
+    """
+    jobs = {folder: _jobs(Submission(folder)) for folder in folders}
+    if not any(jobs.values()):
+        return set(), None
+    if silence := ask.missing():
+        young = {f for f in jobs if any(_is_young(p) for p in Submission(f).claims.glob("*.json"))}
+        return young, silence
+    states = ask.jobs({job for some in jobs.values() for job in some})
+    alive = {job for job, state in states.items() if state.alive}
+    return {folder for folder, some in jobs.items() if some & alive}, None
+
+
 def settle(store: Store, of: Survey) -> list[Record]:
     """Give what dead jobs were running its record, and remove their claims. Returns the records.
 
@@ -207,6 +243,18 @@ def _began(record: Record) -> float:
     """When a record's cell began, in seconds of `time.time`."""
     started = record.get("started")
     return datetime.fromisoformat(started).timestamp() if started else 0.0
+
+
+def _jobs(submission: Submission) -> set[str]:
+    """The jobs that a submission has noted, and those that have a claim."""
+    found = {path.stem for path in submission.claims.glob("*.json")}
+    with suppress(StoreError, ValueError, KeyError):  # not written in full, or damaged
+        found |= set(submission.jobs().values())
+    return found
+
+
+def _is_young(path: Path) -> bool:
+    return time.time() - _last_beat(path) < YOUNG_DAYS * 86400
 
 
 def _last_beat(path: Path) -> float:

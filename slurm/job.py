@@ -182,8 +182,7 @@ class _Job:
         """What the pool tells: to the log, and what is running to the claim."""
         if kind == "start":
             self._claim.running[cell.id] = time.time()
-            names = f"{cell.description['problem']['name']} {cell.description['method']['name']}"
-            self._say(f"start {cell.id} {names} seed={cell.description.get('seed')}")
+            self._say(f"start {cell.id} {self._planned[cell.id].name}".rstrip())
             self._note()
             return
         since = self._claim.running.pop(cell.id)

@@ -18,11 +18,12 @@ MOST_IDS = 1000  # in one call: a command line has an end
 CLIENTS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED")
 ENDED += ("BOOT_FAIL", "DEADLINE", "REVOKED")
+UNSET = 'SLURM_CONF is not set; of a cluster of your own: eval "$(python3 -m slurm.cluster env)"'
 NO_SUCH_JOB = "Invalid job id specified"
 
 _COLUMNS = ("JobArrayID", "State", "Reason", "NodeList", "RestartCnt")
 _WIDTH = 64  # of each; longer texts are cut
-_FILTERS = ("SQUEUE_", "SACCT_", "SCANCEL_")  # variables by which users make the clients say less
+_FILTERS = ("SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_")  # variables by which users make the clients say less
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,17 @@ def missing() -> str | None:
     try:
         _run("scontrol", "ping")
     except UsageError as error:
-        return str(error)
+        first, failed, said = str(error).partition(" failed: ")
+        if not failed:
+            return first
+        unset = "" if os.environ.get("SLURM_CONF") else f" ({UNSET})"
+        return f"Slurm does not answer{unset}: {said.rpartition('scontrol: ')[2]}"
     return None
+
+
+def partitions() -> set[str]:
+    """The names of the cluster's partitions."""
+    return set(_run("sinfo", "--noheader", "--format=%R").split())
 
 
 def jobs(ids: Iterable[str]) -> dict[str, JobState]:

@@ -36,14 +36,19 @@ class Terms:
     requeue: bool
     time_limit: float
     time: str = ""
+    source: str = ""  # of the profile: what --profile says to mean it
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell of the plan. ``before`` is when the record began that it had at submission; "" if none."""
+    """A cell of the plan. ``before`` is when the record began that it had at submission; "" if none.
+
+    ``name`` tells it from the study's other cells in logs.
+    """
 
     cell: Cell
     before: str = ""
+    name: str = ""
 
     def is_missing(self, record: Record | None) -> bool:
         """Whether it is still to do, given its record now."""
@@ -79,6 +84,7 @@ class Submission:
             "cell": list(_texts(p.cell.description for p, _ in rows)),
             "pack": [number for _, number in rows],
             "before": [p.before for p, _ in rows],
+            "name": [p.name for p, _ in rows],
         }
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table(columns), sink, compression="zstd", row_group_size=ROWS)
@@ -118,7 +124,18 @@ class Submission:
         except OSError as error:
             raise failed("read", self.plan, error) from error
         rows = table.to_pylist()
-        return [Planned(Cell(row["id"], json.loads(row["cell"])), row["before"]) for row in rows]
+        return [
+            Planned(Cell(row["id"], json.loads(row["cell"])), row["before"], row.get("name", ""))
+            for row in rows
+        ]
+
+    def before(self) -> dict[str, str]:
+        """Of all cells that had a record at submission: when that began."""
+        try:
+            rows = pq.read_table(self.plan, columns=["id", "before"], use_threads=False).to_pylist()
+        except OSError as error:
+            raise failed("read", self.plan, error) from error
+        return {row["id"]: row["before"] for row in rows if row["before"]}
 
     def jobs(self) -> dict[int, str]:
         """The job of every pack that has been submitted."""

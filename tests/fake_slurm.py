@@ -50,11 +50,16 @@ def install_clients(folder: Path, state: str = "RUNNING") -> Path:
     job = "for a; do case $a in --jobs=*) job=${a#--jobs=};; esac; done"
     row = f"printf '%-64s%-64s%-64s%-64s%-64s\\n' \"$job\" {state} None n1 0"
     settings = "AccountingStorageType = accounting_storage/none\\nMaxArraySize = 1001\\n"
+    refusal = (
+        "printf 'sbatch: error: invalid partition specified: cpu\\n"
+        "sbatch: error: Batch job submission failed: Invalid partition name specified\\n'"
+    )
     scripts = {
         "squeue": f"{job}\n{row}",
         "scontrol": f'case $1 in show) printf "{settings}";; esac',
         "scancel": "true",
-        "sbatch": "echo no; exit 1",
+        "sbatch": f"{refusal} >&2; exit 1",
+        "sinfo": "printf 'low\\nhigh\\n'",
         "srun": "true",
     }
     for name, body in scripts.items():

@@ -156,7 +156,14 @@ def test_a_controller_that_does_not_answer(recorded, monkeypatch):
 def test_why_there_is_no_slurm(recorded, monkeypatch):
     assert queue.missing() is None
     answer(recorded, "scontrol", "Slurmctld(primary) at localhost is DOWN\n", code=1)
-    assert "is DOWN" in (queue.missing() or "")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
+    assert queue.missing() == "Slurm does not answer: Slurmctld(primary) at localhost is DOWN"
+    monkeypatch.delenv("SLURM_CONF")
+    words = "scontrol: error: fetch_config: DNS SRV lookup failed\nscontrol: fatal: Could not find a source\n"
+    answer(recorded, "scontrol", "", words, code=1)
+    said = queue.missing() or ""
+    assert said.startswith("Slurm does not answer (SLURM_CONF is not set; ")
+    assert said.endswith("): fatal: Could not find a source")
     (recorded / "srun").unlink()
     monkeypatch.setenv("PATH", str(recorded))
     assert "srun not on the path" in (queue.missing() or "")

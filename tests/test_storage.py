@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import re
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,7 +17,10 @@ import pytest
 from bench.record import Store, differences, parquet
 from bench.record.form import text_of
 from bench.record.parquet import part_paths, write_part
-from tests.command_line import metabench
+from slurm.claims import lay
+from tests.command_line import TINY, metabench
+from tests.fake_slurm import install_clients, submitted
+from tests.toy_plugins import toy_cell
 from tests.toy_records import everything, true_record
 
 DAY_S = 86400.0
@@ -92,7 +97,7 @@ def test_a_loose_record_that_is_damaged(store, kind):
     assert f"  {identity(5)}" in repaired.out
     code, found = verified()
     assert (code, found["cells"], found["damaged"]) == (0, 7, [])
-    assert found["notes"] == ["1 damaged files in results/demo/set_aside"]
+    assert found["notes"] == ["1 damaged file in results/demo/set_aside"]
     store.write(true_record(5))  # run again
     assert verified()[1]["cells"] == 8
 
@@ -102,6 +107,17 @@ def test_a_damaged_record_whose_cell_has_another_is_not_run_again(store):
     code, found = verified("--repair")
     assert (code, found["run_again"], found["cells"]) == (0, [], 8)
     assert store.read(identity(2)) == true_record(2)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_repair_says_run_only_where_something_is_to_be_run(store, lost):
+    path = store.loose.path(identity(5)) if lost else store.write(true_record(1, value=3.0))
+    path.write_text("{")
+    assert "next: metabench verify demo --repair" in metabench("verify", "demo").out
+    said = metabench("verify", "demo", "--repair").out
+    assert ("next: metabench run demo" in said) == lost
+    assert "1 damaged file set aside" in said
+    assert "next:" not in metabench("verify", "demo").out
 
 
 def rewritten(path: Path, change) -> Path:
@@ -197,7 +213,9 @@ def test_merge(store, other, compacted, folder):
     before = everything(Path("elsewhere"))
     result = metabench("merge", folder)
     assert result.code == 1
-    assert "demo: 2 new, 0 the same, 2 of cells with another record" in result.out
+    said = "demo: 2 new, 0 the same, 2 of cells with another record (1 of them with other results), from"
+    assert said in result.out
+    assert result.out.splitlines()[0].endswith("elsewhere/demo into results/demo")
     assert f"{identity(7)} has other results: accuracy.x" in result.out
     assert everything(Path("elsewhere")) == before
     assert set(store.ids()) == {identity(seed) for seed in range(10)}
@@ -226,6 +244,34 @@ def test_merge_brings_the_study_file_and_repeated_records(measured: Path):
     assert metabench("status", "tiny", "--results", "new").code == 0
     assert Path("new/tiny/tiny.toml").read_bytes() == Path("results/tiny/tiny.toml").read_bytes()
     assert Store("new", "tiny").repeated() == [(record["id"], True)]
+
+
+def test_merge_of_studies_whose_files_differ(measured: Path):
+    """What the kept file does not ask for is said, kept, and shown with --all or by the other file."""
+    other = Path("elsewhere/tiny.toml")
+    other.parent.mkdir()
+    other.write_text(TINY.replace("steps = [1, 2]", "steps = [2, 3]"))
+    assert metabench("run", other, "--jobs", 0, "--results", "elsewhere").code == 0
+    for new, same in ((2, 2), (0, 4)):  # and again
+        result = metabench("merge", "elsewhere")
+        assert result.code == 1
+        assert f"tiny: {new} new, {same - 2} the same, 2 of cells with another record" in result.out
+        assert "(all with the same results)" in result.out
+        kept = "results/tiny/tiny.toml is kept, not "
+        assert f"the study files differ: {kept}" in result.out
+        assert "2 records belong to no cell of this study file" in result.out
+        (command,) = re.findall(r"or: metabench (.*)", result.out)
+        assert "tiny: 4 cells: 4 ok" in metabench(*shlex.split(command)).out
+    status = metabench("status", "tiny")
+    assert "tiny: 4 cells: 4 ok" in status.out
+    assert "2 records belong to no cell of this study file" in status.out
+    assert "2 cells with a second record, all with the same results" in status.out
+    assert metabench("merge", "elsewhere", "--json").json()[0]["of_no_cell"] == 2
+    # A question of another wording is no other study.
+    Path("results/tiny/tiny.toml").write_text(other.read_text().replace("Does", "Does not"))
+    result = metabench("merge", "elsewhere")
+    assert (result.code, "the study files differ" in result.out) == (0, True)
+    assert "no cell" not in result.out
 
 
 def test_of_two_records_the_better_one_counts(store):
@@ -273,11 +319,12 @@ def test_status_says_what_ran_again(measured: Path):
     store = Store("results", "tiny")
     one, two, *_ = store.records()
     store.write(one | {"seconds": 9.0})
-    assert "1 cell ran again unasked" in metabench("status", "tiny").out
+    assert "1 cell with a second record, all with the same results" in metabench("status", "tiny").out
     store.write(two | {"calls": {"inner_grads": 99}})
     result = metabench("status", "tiny")
     assert result.code == 0
-    assert f"1 with other results: {two['id']}" in result.out
+    assert "2 cells with a second record, 1 of them with other results" in result.out
+    assert f"  {two['id']}" in result.out
     assert {"id": one["id"], "agrees": True} in metabench("status", "tiny", "--json").json()["repeated"]
 
 
@@ -327,3 +374,43 @@ def test_gc(store):
     assert metabench("gc").out.splitlines() == ["0 removed, 0 B"]
     assert metabench("gc", "--days", "0").code == 0
     assert metabench("gc", "--results", "nowhere").code == 2
+
+
+@pytest.fixture
+def waiting(store, monkeypatch) -> Path:
+    """The folder of a submission whose job has been in the queue for 40 days; clients that say PENDING."""
+    submission = submitted(store, [toy_cell(0)])
+    submission.add_jobs({0: "5"})
+    lay(submission, submission.jobs())
+    aged(submission.folder, 40)
+    install_clients(Path("bin"), "PENDING")
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
+    return submission.folder
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+def test_gc_keeps_the_folders_of_jobs_that_slurm_lists(waiting, claimed):
+    if not claimed:  # claims are advice, and may be deleted
+        (waiting / "claims" / "5.json").unlink()
+        aged(waiting, 40)
+    for more in ([], ["--days", "0"]):
+        said = metabench("gc", *more)
+        assert (said.code, waiting.exists()) == (0, True)
+        assert f"{waiting.relative_to(Path.cwd())} is kept: Slurm lists its jobs" in said.out
+    shutil.rmtree("bin")
+    install_clients(Path("bin"), "CANCELLED")
+    assert "1 removed" in metabench("gc").out
+    assert not waiting.exists()
+
+
+def test_gc_without_an_answer_of_slurm_keeps_young_claims(waiting, monkeypatch):
+    shutil.rmtree("bin")
+    monkeypatch.setenv("PATH", str(Path("bin").absolute()))
+    os.utime(waiting / "claims" / "5.json", times=(time.time() - 10 * DAY_S,) * 2)
+    said = metabench("gc", "--days", "1")
+    assert waiting.exists()
+    assert "is kept: its claims are younger than 30 days" in said.out
+    assert "there is no Slurm on this machine" in said.out
+    aged(waiting, 40)
+    metabench("gc", "--days", "1")
+    assert not waiting.exists()

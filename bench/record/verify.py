@@ -48,7 +48,8 @@ def verify(store: Store, repair: bool = False) -> Verdict:
             "compact` drops them when it merges their parts"
         )
     if aside := names(store.folder / "set_aside"):
-        verdict.notes.append(f"{len(aside):,} damaged files in {store.folder / 'set_aside'}")
+        files = "damaged file" if len(aside) == 1 else "damaged files"
+        verdict.notes.append(f"{len(aside):,} {files} in {store.folder / 'set_aside'}")
     return verdict
 
 
