@@ -16,7 +16,7 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
     """In words."""
     return (
         "Of each method, against the factor that all inputs are multiplied by, a curve for each dtype: "
-        f"{listed(grid.measured(frame, METRICS))}. Columns: methods. One figure for each problem."
+        f"{listed(grid.measured(frame, METRICS) or METRICS[:1])}. Columns: methods. One figure for each problem."
     )
 
 
