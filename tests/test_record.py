@@ -15,7 +15,7 @@ from bench.errors import UsageError
 from bench.record import Store, StoreError, find, unmeasured
 from bench.record import store as store_module
 from bench.record.fallback import VARIABLE
-from tests.toy_records import CELL, a_record, break_folder, everything, fails_with
+from tests.toy_records import ACCURACY, CELL, a_record, break_folder, everything, fails_with
 
 HEX = "0" * 32
 
@@ -77,9 +77,11 @@ def test_repeated_records_agree_up_to_times(store):
 
 
 def test_numbers_that_json_lacks_are_null(store):
-    path = store.write(a_record() | {"accuracy": {"x": [math.nan, math.inf, -math.inf, 1e300], "y": (1, 2)}})
+    extra = {"x": [math.nan, math.inf, -math.inf, 1e300], "y": (1, 2), "stats": {"z": [math.inf]}}
+    path = store.write(a_record() | {"accuracy": ACCURACY | extra})
     text = path.read_text()
-    assert json.loads(text)["accuracy"] == {"x": [None, None, None, 1e300], "y": [1, 2]}
+    extra = {"x": [None, None, None, 1e300], "y": [1, 2], "stats": {"z": [None]}}
+    assert json.loads(text)["accuracy"] == ACCURACY | extra
     assert text.startswith('{\n "accuracy": {')  # sorted, one column a level: readable differences
     assert text.endswith("}\n")
 
@@ -126,6 +128,25 @@ DAMAGE = {
     "id": (lambda text: text.replace("a" * 16, "b" * 16), f"says that it is of cell {'b' * 16}"),
     "status": (lambda text: text.replace('"ok"', '"fine"'), "has the unknown status 'fine'"),
     "cell": (lambda text: text.replace('"cell"', '"sell"'), "has no description"),
+    "NaN": (lambda text: text.replace("1.0\n", "NaN\n"), "is not valid JSON (it holds NaN)"),
+    "infinity": (lambda text: text.replace('seconds": 1.0', 'seconds": 1e999'), "is wrong at seconds"),
+    "start": (lambda text: text.replace('"started"', '"start"'), "is wrong at started (Field required)"),
+    "day": (lambda text: text.replace("2026-01", "2026-13"), "is wrong at started"),
+    "seconds": (lambda text: text.replace('seconds": 1.0', 'seconds": "x"'), "is wrong at seconds"),
+    "reason": (lambda text: text.replace('"reason": null', '"reason": {}'), "is wrong at reason.message"),
+    "lists": (
+        lambda text: text.replace('"stats": {}', '"stats": {"z": [1.0, 2.0]}'),
+        "converged has 1 values, and z 2",
+    ),
+    "rounds": (
+        lambda text: text.replace(
+            '"reason"',
+            '"time": {"samples_s": [1], "reference_s": [1, 2], "control_s": [1], "reference": {"name": "x"}},'
+            ' "reason"',
+        ),
+        "samples_s has 1 values, and reference_s 2",
+    ),
+    "memory": (lambda text: text.replace('"reason"', '"resident": {}, "reason"'), "has no growth_bytes"),
     "part": (lambda text: text.replace('"accuracy": {', '"accuracy": 1, "_": {'), "is wrong at accuracy"),
 }
 
@@ -140,7 +161,7 @@ def test_damaged_file_is_set_aside(store, kind, reading):
     path.write_bytes(damaged)
     if reading == "read":
         assert store.read("a" * 16) is None
-    elif (reading, kind) == ("ids", "part"):  # they look no deeper
+    elif reading == "ids" and list(DAMAGE).index(kind) >= list(DAMAGE).index("NaN"):  # they look no deeper
         assert len(store.ids()) == 2
         return
     else:

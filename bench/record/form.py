@@ -58,15 +58,16 @@ def unmeasured(
 
 def text_of(record: Record) -> bytes:
     """The text of a record: the same for the same record, one value a line. `ValueError` if it is none."""
-    if fault := _fault(record, record.get("id")):
+    finite = _finite(record)
+    if fault := _fault(finite, finite.get("id")):
         raise ValueError(f"this record {fault}")
-    return (json.dumps(_finite(record), sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
+    return (json.dumps(finite, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
 
 
 def parse(text: str | bytes, cell_id: str) -> Record:
     """The record of a cell in its text; raises `UnreadableError`."""
     try:
-        record = json.loads(text)
+        record = _decode(text)
     except (ValueError, TypeError, RecursionError) as error:
         raise UnreadableError("is empty" if not text else f"is not valid JSON ({error})") from error
     if fault := _fault(record, cell_id):
@@ -89,6 +90,17 @@ def status_in(text: bytes, cell_id: str) -> str:
         if status in STATUSES:
             return status
     return parse(text, cell_id)["status"]
+
+
+def _decode(text: str | bytes) -> Any:
+    return _JSON.decode(text if isinstance(text, str) else text.decode())
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"it holds {name}")
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_number)  # Python reads NaN and Infinity, other readers do not
 
 
 def _finite(value: Any) -> Any:
