@@ -16,6 +16,7 @@ from bench.record.compaction import mergeable
 from bench.record.form import text_of
 from bench.record.parquet import part_paths
 from bench.record.parts import Part
+from bench.record.verify import verify
 from tests.toy_records import a_record, everything, fails_with
 
 IDS = [letter * 16 for letter in "abc"]
@@ -221,6 +222,17 @@ def test_a_leftover_of_a_crash_is_a_record_until_it_is_compacted(full):
     assert full.read(IDS[0]) == a_record(IDS[0], value=2.0)
     assert full.repeated() == [(IDS[0], False)]  # two ok records: no one is dropped in silence
     assert not list(full.loose.folder.iterdir())
+
+
+def test_files_of_other_names_are_no_records(full):
+    stray = full.loose.folder / f"{IDS[0]}.x.json"
+    stray.write_bytes(text_of(a_record(IDS[0], "error")))
+    assert full.ids() == EXPECTED
+    full.compact()
+    assert full.ids() == EXPECTED
+    assert full.repeated() == []
+    assert [path.name for path in full.loose.folder.iterdir()] == [stray.name]
+    assert any(f"{stray} is none of the store's files" in note for note in verify(full).notes)
 
 
 def test_another_compaction_in_between_loses_nothing(full, monkeypatch):

@@ -7,6 +7,7 @@
 
 import hashlib
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from bench.disk import create, failed, names
 from bench.record.form import UnreadableError
 
 JSON, TAKEN = "json", "taken"
+_NAME = re.compile(rf"[\w-]+\.(?:{JSON}|[0-9a-f]{{32}}\.{TAKEN})")
 ALWAYS = 1 << 63  # later than everything: a file in its place goes before whatever else there is of its cell
 T = TypeVar("T")
 
@@ -89,8 +91,8 @@ class Loose:
         return self.folder / f"{cell_id}.{JSON}"
 
     def names(self) -> list[str]:
-        """The files of records, sorted, so that those of one cell follow each other."""
-        return [name for name in names(self.folder) if name.endswith((f".{JSON}", f".{TAKEN}"))]
+        """The files of records, sorted, so that those of one cell follow each other; no file of another name."""
+        return [name for name in names(self.folder) if _NAME.fullmatch(name)]
 
     def read(self, name: str, make: Callable[[bytes, str], T]) -> tuple[Text, T] | None:
         """A file's text and what ``make`` makes of it and the cell's id; None if it is gone or damaged."""
