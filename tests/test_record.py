@@ -13,6 +13,7 @@ import pytest
 from bench import disk
 from bench.errors import UsageError
 from bench.record import Store, StoreError, find, unmeasured
+from bench.record import loose as loose_module
 from bench.record import store as store_module
 from bench.record.fallback import VARIABLE
 from tests.toy_records import ACCURACY, CELL, a_record, break_folder, everything, fails_with
@@ -124,7 +125,7 @@ DAMAGE = {
     "binary": (lambda text: "\udcff\udc80", "is not valid JSON"),
     "deep": (lambda text: "[" * 100_000, "is not valid JSON"),
     "list": (lambda text: "[1]", "is no JSON object"),
-    "schema": (lambda text: text.replace('"schema": 1', '"schema": 99'), "has schema 99, and this version"),
+    "schema": (lambda text: text.replace('"schema": 1', '"schema": 0'), "has schema 0, and this version"),
     "id": (lambda text: text.replace("a" * 16, "b" * 16), f"says that it is of cell {'b' * 16}"),
     "status": (lambda text: text.replace('"ok"', '"fine"'), "has the unknown status 'fine'"),
     "cell": (lambda text: text.replace('"cell"', '"sell"'), "has no description"),
@@ -177,6 +178,90 @@ def test_damaged_file_is_set_aside(store, kind, reading):
     store.write(a_record())  # and the cell can be done again
     assert set(store.ids()) == {"a" * 16, "c" * 16}
     assert len(store.set_aside) == 1
+
+
+@pytest.mark.parametrize("reading", ["ids", "records", "compact", "repeated"])
+def test_what_a_newer_version_wrote_stays(store, reading):
+    store.write(a_record("c" * 16))
+    path = store.write(a_record())
+    if reading == "repeated":
+        path = store.write(a_record(value=2.0))
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    before = everything(store.root)
+    with pytest.raises(UsageError, match=f"cell {'a' * 16} of study demo has schema 2.*a newer version"):
+        getattr(store, reading)()
+    assert everything(store.root) == before
+    assert store.set_aside == []
+
+
+@pytest.mark.parametrize("damage", ["half", "folder"])
+@pytest.mark.parametrize("reading", ["read", "ids", "records", "compact"])
+def test_a_record_written_while_a_damaged_one_is_judged_stays(store, monkeypatch, reading, damage):
+    """The reader has the old text in hand when a writer replaces the file."""
+    path = store.loose.path("a" * 16)
+    path.parent.mkdir(parents=True)
+    if damage == "half":
+        path.write_text("{")
+    else:
+        path.mkdir()
+    real = os.rename
+
+    def rename(source, target):
+        if source == path:
+            monkeypatch.undo()
+            if damage == "folder":
+                path.rmdir()
+            Store(store.root, "demo", moves=False).write(a_record(), replace=True)
+        return real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    seen = getattr(store, reading)(*["a" * 16] * (reading == "read"))
+    assert seen == {
+        "read": a_record(), "ids": {"a" * 16: "ok"}, "records": [a_record()], "compact": seen
+    }[reading]  # fmt: skip
+    assert store.read("a" * 16) == a_record()
+    assert store.set_aside == []
+    assert len(everything(store.root)) == 1
+
+
+def test_a_reader_finds_a_record_that_another_one_has_taken_for_a_moment(store, monkeypatch):
+    path = store.write(a_record())
+    taken = path.with_name(f"{'a' * 16}.{'0' * 32}.taken")
+    real = loose_module.read_text
+
+    def read(file):
+        if str(file) == str(path) and path.exists():
+            path.rename(taken)
+        return real(file)
+
+    monkeypatch.setattr(loose_module, "read_text", read)
+    assert store.ids() == {"a" * 16: "ok"}
+
+
+def test_links_that_lead_in_a_circle_are_damaged_files(store):
+    store.write(a_record("c" * 16))
+    path = store.loose.path("a" * 16)
+    path.symlink_to(path)
+    part = store.folder / f"records.{'0' * 16}.parquet"
+    part.symlink_to(part)
+    assert store.ids() == {"c" * 16: "ok"}
+    assert len(store.set_aside) == 2
+    assert (
+        "is a symbolic link that leads in a circle; its cell will be run again; moved" in store.set_aside[0]
+    )
+    assert store.read("a" * 16) is None
+    store.write(a_record())
+    assert len(store.records()) == 2
+
+
+def test_a_damaged_repeated_record_is_put_aside_and_its_cell_not_run_again(store):
+    store.write(a_record())
+    store.write(a_record(value=2.0)).write_text("{")
+    (store.folder / "repeated" / f"{'a' * 16}.aaaa.json").mkdir()
+    assert store.repeated() == []
+    assert ["is a folder" in line for line in store.set_aside] == [False, True]
+    assert not any("run again" in line for line in store.set_aside)
+    assert store.ids() == {"a" * 16: "ok"}
 
 
 def test_the_same_cell_can_be_set_aside_twice(store):

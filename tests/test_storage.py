@@ -1,6 +1,7 @@
 """`metabench verify`, `merge` and `gc`: what they find, what they do about it, and their exit codes."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from bench.record import Store, differences, parquet
 from bench.record.form import text_of
 from bench.record.parquet import part_paths, write_part
 from tests.command_line import metabench
-from tests.toy_records import everything, true_record
+from tests.toy_records import everything, fails_with, true_record
 
 DAY_S = 86400.0
 REFERENCE = Path(__file__).parent.parent / "results" / "reference"
@@ -45,7 +46,8 @@ def verified(*more: str) -> tuple[int, dict]:
 
 def test_a_sound_store(store):
     code, found = verified()
-    assert (code, found) == (0, {"cells": 8, "damaged": [], "run_again": [], "notes": [], "repaired": []})
+    assert (code, found.pop("cells")) == (0, 8)
+    assert found == dict.fromkeys(("damaged", "run_again", "notes", "repaired", "left"), [])
     assert "demo: 8 cells with a sound record; sound" in metabench("verify", "demo").out
 
 
@@ -67,7 +69,7 @@ WRONG = {
         lambda text: text.replace('"accuracy": {', '"accuracy": 1, "_": {'),
         "is wrong at accuracy",
     ),
-    "of a newer schema": (lambda text: text.replace('"schema": 1', '"schema": 2'), "has schema 2"),
+    "of no schema": (lambda text: text.replace('"schema": 1', '"schema": null'), "has schema None"),
     "of another cell": (lambda text: text.replace('"seed": 5', '"seed": 6'), "describes the cell"),
     "no text": (lambda text: "\udcff", "is not valid JSON"),
 }
@@ -140,6 +142,15 @@ def test_a_status_that_is_not_that_of_the_record(store):
     assert "is ok, and the column of the part says error" in found["damaged"][0]["why"]
 
 
+def flipped(path: Path) -> Path:
+    """The part with a bit flipped in its second row group."""
+    group = pq.ParquetFile(path).metadata.row_group(1).column(3)
+    content = bytearray(path.read_bytes())
+    content[group.data_page_offset + group.total_compressed_size - 5] ^= 0x10
+    path.write_bytes(content)
+    return path
+
+
 @pytest.mark.parametrize("where", ["header", "page", "footer"])
 def test_a_part_with_a_flipped_bit(store, monkeypatch, where):
     store.compact()
@@ -180,6 +191,72 @@ def test_a_damaged_repeated_record(store):
     assert (verified()[0], store.repeated()) == (0, [])
 
 
+def test_repairs_of_a_folder_that_cannot_be_written(store, monkeypatch):
+    store.loose.path(identity(5)).write_text("{")
+    (path,) = part_paths(store.folder)
+    content = bytearray(path.read_bytes())
+    content[2] ^= 1
+    path.write_bytes(content)
+    repeated = store.write(true_record(6, value=2.0))
+    repeated.write_text("{")
+    before = everything(store.folder)
+    monkeypatch.setattr(os, "replace", fails_with(errno.EROFS))
+    code, found = verified("--repair")
+    assert (code, len(found["left"])) == (1, 3)
+    assert [
+        line for line in found["repaired"] if "stays where it is (Read-only file system)" not in line
+    ] == []
+    assert [line for line in found["repaired"] if str(repeated) in line and "run again" in line] == []
+    result = metabench("verify", "demo", "--repair")
+    assert "nothing was moved" in result.out
+    assert set(everything(store.folder)) == set(before)
+    monkeypatch.undo()
+    assert verified("--repair")[0] == 0
+
+
+def test_a_folder_and_a_circle_of_links_among_records(store):
+    (store.folder / "repeated").mkdir()
+    for folder in (store.loose.folder, store.folder / "repeated"):
+        (folder / f"{'b' * 16}.{'0' * 32}.taken").mkdir()
+        link = folder / f"{'c' * 16}{'.0' if folder != store.loose.folder else ''}.json"
+        link.symlink_to(link)
+    code, found = verified()
+    assert (code, found["cells"], len(found["damaged"])) == (1, 8, 4)
+    assert verified("--repair")[0] == 0
+    assert (verified()[0], verified()[1]["damaged"]) == (0, [])
+
+
+def test_verify_does_not_move_what_was_written_as_it_looked(store, monkeypatch):
+    path = store.loose.path(identity(5))
+    path.write_text("{")
+    real = os.rename
+
+    def rename(source, target):
+        monkeypatch.undo()
+        Store(store.root, "demo", moves=False).write(true_record(5), replace=True)
+        return real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    code, found = verified("--repair")
+    assert (code, found["cells"], found["damaged"], found["repaired"]) == (0, 8, [], [])
+    assert store.read(identity(5)) == true_record(5)
+
+
+def test_verify_of_what_a_newer_version_wrote(store):
+    path = store.loose.path(identity(5))
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    before = everything(store.folder)
+    for verb in (
+        ["verify", "demo"],
+        ["verify", "demo", "--repair"],
+        ["merge", "results", "--results", "new"],
+    ):
+        result = metabench(*verb)
+        assert result.code == 2
+        assert "a newer version wrote it" in result.err
+    assert everything(store.folder) == before
+
+
 @pytest.fixture
 def other(store) -> Store:
     """The same study from another cluster: cells 6 to 9; one of the common two with another result."""
@@ -208,6 +285,23 @@ def test_merge(store, other, compacted, folder):
         after = everything(Path("results"))
         assert metabench("merge", folder, "--into", "results").code == 1
         assert everything(Path("results")) == after
+
+
+def test_merge_leaves_damaged_files_of_its_source_where_they_are(store, other, monkeypatch):
+    other.compact()
+    other.write(true_record(11))
+    (path,) = part_paths(other.folder)
+    monkeypatch.setattr(parquet, "GROUP_RECORDS", 2)
+    path = flipped(rewritten(path, lambda table: table))
+    other.loose.path(identity(10)).write_text("{")
+    (other.folder / "repeated").mkdir()
+    (other.folder / "repeated" / f"{identity(6)}.aaaa.json").mkdir()
+    before = everything(Path("elsewhere"))
+    result = metabench("merge", "elsewhere", "--results", "new")
+    assert "demo: 3 new, " in result.out  # of the part's two row groups one, and the loose one
+    assert "what can be read of it is read" in result.err
+    assert "is not valid JSON" in result.err
+    assert everything(Path("elsewhere")) == before
 
 
 def test_merge_into_nothing_is_a_copy(store):

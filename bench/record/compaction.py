@@ -47,7 +47,7 @@ def compact(folder: Path, loose: Loose, parts: Parts) -> None:
         names = names[end:]
     # Another compaction may be quicker; of damage whoever reads the records is told.
     with suppress(FileNotFoundError, UnreadableError):
-        _merge(folder, mergeable(parts.all()))
+        _merge(folder, mergeable([part for part in parts.all() if part.whole]))
 
 
 def mergeable(parts: list[Part]) -> list[Part]:

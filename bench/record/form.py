@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from bench.errors import UsageError
 from bench.record.shape import shape_fault
 
 SCHEMA = 1
@@ -65,11 +66,16 @@ def text_of(record: Record) -> bytes:
 
 
 def parse(text: str | bytes, cell_id: str) -> Record:
-    """The record of a cell in its text; raises `UnreadableError`."""
+    """The record of a cell in its text; raises `UnreadableError`; `UsageError` if its schema is a later one."""
     try:
         record = _decode(text)
     except (ValueError, TypeError, RecursionError) as error:
         raise UnreadableError("is empty" if not text else f"is not valid JSON ({error})") from error
+    if isinstance(record, dict) and type(schema := record.get("schema")) is int and schema > SCHEMA:
+        raise UsageError(
+            f"the record of cell {cell_id} of study {record.get('study')} has schema {schema}, and this "
+            f"version of metabench reads schema {SCHEMA}: a newer version wrote it, and reads both"
+        )
     if fault := _fault(record, cell_id):
         raise UnreadableError(fault)
     return record
@@ -78,7 +84,7 @@ def parse(text: str | bytes, cell_id: str) -> Record:
 def status_in(text: bytes, cell_id: str) -> str:
     """The status of the record in ``text``, read off where that looks whole and as `text_of` writes it.
 
-    Anything else is parsed; raises `UnreadableError`.
+    Anything else is parsed, and raises what `parse` does.
     """
     # Keys are sorted: each is sought next to another one, from the end, away from what is long.
     schema = text.rfind(_SCHEMA)

@@ -7,16 +7,18 @@ records.parquet                                                one of before, wi
 import hashlib
 import os
 import re
+import uuid
 from collections.abc import Iterable, Iterator
-from errno import ESTALE
+from errno import ELOOP, ESTALE
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.disk import beside, failed, names, sync_folder
+from bench.disk import Stamp, beside, failed, names, stamp_of, sync_folder
 from bench.record.form import UnreadableError
+from bench.record.taking import take_if
 
 COLUMNS = pa.schema(
     [("id", pa.string()), ("status", pa.string()), ("written", pa.int64()), ("json", pa.string())]
@@ -78,7 +80,7 @@ def tables(
         number = getattr(error, "errno", None)
         if number == ESTALE:  # removed on another machine
             raise FileNotFoundError(path) from error
-        if isinstance(error, OSError) and number is not None:
+        if isinstance(error, OSError) and number not in (None, ELOOP):
             raise failed("read", path, error) from error
         raise UnreadableError(f"is not a readable Parquet file of records ({error})") from error
 
@@ -95,6 +97,15 @@ def row_groups(path: Path) -> Iterator[pa.Table | UnreadableError]:
             yield from tables(path, groups=[group])
         except UnreadableError as error:
             yield error
+
+
+def take_part(path: Path, stamp: Stamp) -> Path | None:
+    """Take a part from its place if it has this ``stamp``; returns where it lies then, as another part.
+
+    None if it has gone or was replaced; what replaced it stays.
+    """
+    taken = path.with_name(f"records.{uuid.uuid4().hex[:16]}.parquet")
+    return take_if(path, taken, lambda file: stamp_of(file) == stamp)
 
 
 def as_tables(rows: Iterable[Row]) -> Iterator[pa.Table]:
