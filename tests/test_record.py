@@ -259,7 +259,7 @@ def test_a_damaged_repeated_record_is_put_aside_and_its_cell_not_run_again(store
     store.write(a_record(value=2.0)).write_text("{")
     (store.folder / "repeated" / f"{'a' * 16}.aaaa.json").mkdir()
     assert store.repeated() == []
-    assert ["is a folder" in line for line in store.set_aside] == [False, True]
+    assert sorted("is a folder" in line for line in store.set_aside) == [False, True]
     assert not any("run again" in line for line in store.set_aside)
     assert store.ids() == {"a" * 16: "ok"}
 

@@ -66,7 +66,7 @@ def text_of(record: Record) -> bytes:
 
 
 def parse(text: str | bytes, cell_id: str) -> Record:
-    """The record of a cell in its text; raises `UnreadableError`; `UsageError` if its schema is a later one."""
+    """The record of a cell in its text; raises `UnreadableError`, or `UsageError` if its schema is later."""
     try:
         record = _decode(text)
     except (ValueError, TypeError, RecursionError) as error:

@@ -105,7 +105,7 @@ def take_part(path: Path, stamp: Stamp) -> Path | None:
     None if it has gone or was replaced; what replaced it stays.
     """
     taken = path.with_name(f"records.{uuid.uuid4().hex[:16]}.parquet")
-    return take_if(path, taken, lambda file: stamp_of(file) == stamp)
+    return take_if(path, taken, lambda file: file.is_symlink() or stamp_of(file) == stamp)
 
 
 def as_tables(rows: Iterable[Row]) -> Iterator[pa.Table]:

@@ -26,8 +26,8 @@ class Store:
     """The records of one study under ``root``.
 
     Reading changes nothing, except that a damaged file is moved aside: ``set_aside`` has one line for each.
-    Without ``moves`` it stays too, and of a part what can be read is read. Everything raises `StoreError` where
-    the folder cannot be read or written, and `UsageError` where a newer version of metabench wrote to it.
+    Without ``moves`` it stays too, and of a part what can be read is read. Everything raises `StoreError`
+    where the folder cannot be read or written, and `UsageError` where a newer version of metabench wrote it.
     """
 
     def __init__(self, root: str | Path, study: str, moves: bool = True):
