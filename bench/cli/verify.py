@@ -48,7 +48,7 @@ def verify_records(study: str, repair: bool, results: Path, json: bool) -> int:
         say(f"{store.study}: {len(verdict.cells):,} cells with a sound record; {sound}", "bold")
     if not verdict.cells and not verdict.damaged:
         return NOTHING
-    return 1 if verdict.left else 0
+    return 1 if verdict.left or (verdict.damaged and not repair) else 0
 
 
 def _say(damaged: list[tuple[Path, str]], repaired: list[str]) -> None:

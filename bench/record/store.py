@@ -129,7 +129,8 @@ class Store:
             path, cell_id, text = self.folder / "repeated" / name, name.partition(".")[0], None
             try:
                 if text := read_text(path):
-                    others.setdefault(cell_id, []).append(parse(text.content, cell_id))
+                    record = parse(text.content, cell_id)
+                    others.setdefault(cell_id, []).append(record)
             except UnreadableError as error:
                 self.put_record_aside(path, str(error), text and text.digest())
         firsts = {record["id"]: record for record in self.each(others.__contains__)} if others else {}
