@@ -423,3 +423,116 @@ def test_gc(store):
     assert metabench("gc").out.splitlines() == ["0 removed, 0 B"]
     assert metabench("gc", "--days", "0").code == 0
     assert metabench("gc", "--results", "nowhere").code == 2
+
+
+def other_store(name: str, seeds: range, status: str = "ok", value: float = 1.0) -> Store:
+    """A compacted store of the study demo in another folder."""
+    store = Store(name, "demo")
+    for seed in seeds:
+        store.write(true_record(seed, status, value))
+    store.compact()
+    return store
+
+
+def values(store: Store) -> dict[str, set[float]]:
+    """Of every cell the values of all its records; that of the one that counts is negative."""
+    found = {record["id"]: {-record["accuracy"]["x"][0]} for record in store.each()}
+    for path in (store.folder / "repeated").glob("*.json"):
+        record = json.loads(path.read_text())
+        found[record["id"]].add(record["accuracy"]["x"][0])
+    return found
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.parametrize("statuses", [("ok", "ok"), ("ok", "error"), ("error", "ok")])
+def test_two_merges_at_once(tmp_path, monkeypatch, statuses, compacted):
+    """The second begins and ends between the first's look at the target and its part."""
+    monkeypatch.chdir(tmp_path)
+    one = other_store("s1", range(4), statuses[0], 1.0)
+    two = other_store("s2", range(4), statuses[1], 2.0)
+    target, real, told = Store("new", "demo"), merging.write_part, []
+
+    def write(folder, content):
+        monkeypatch.setattr(merging, "write_part", real)
+        told.append(merging.merge(two, Store("new", "demo")))
+        path = real(folder, content)
+        if compacted:
+            Store("new", "demo").compact()
+        return path
+
+    monkeypatch.setattr(merging, "write_part", write)
+    told.append(merging.merge(one, target))
+    assert (told[0].new, told[0].repeated) == (4, 0)
+    if not compacted:
+        assert (told[1].new, told[1].same, told[1].repeated, len(told[1].differ)) == (0, 0, 4, 4)
+    for _ in range(3):
+        found = values(Store("new", "demo"))
+        assert all({abs(v) for v in each} == {1.0, 2.0} and len(each) == 2 for each in found.values())
+        assert (len(found), set(target.ids().values())) == (4, {"ok"})
+        for store in (one, two):
+            assert merging.merge(store, Store("new", "demo")).new == 0
+        assert values(Store("new", "demo")) == found
+        target.compact()
+
+
+@pytest.mark.parametrize("late", ["before the part", "after the part"])
+@pytest.mark.parametrize("status", ["error", "ok"])
+def test_merge_beside_a_writer(tmp_path, monkeypatch, late, status):
+    """A worker ends a cell that it began before the merge."""
+    monkeypatch.chdir(tmp_path)
+    source, target, real = other_store("s", range(4)), Store("new", "demo"), merging.write_part
+
+    def write(folder, content):
+        monkeypatch.setattr(merging, "write_part", real)
+        path = real(folder, content) if late == "after the part" else None
+        Store("new", "demo").put(identity(1), text_of(true_record(1, status, 2.0)), replace=True)
+        return path or real(folder, content)
+
+    monkeypatch.setattr(merging, "write_part", write)
+    merged = merging.merge(source, target)
+    assert (merged.new, merged.repeated, len(merged.differ)) == (3, 1, 1)
+    for _ in range(2):
+        found = values(target)
+        assert found[identity(1)] == ({-1.0, 2.0} if status == "error" else {-2.0, 1.0})
+        assert set(target.ids().values()) == {"ok"}
+        target.compact()
+
+
+def test_a_writer_that_is_late_for_a_record_that_was_merged_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source, target, real = other_store("s", range(4)), Store("new", "demo"), store_module.create
+
+    def create(*arguments):
+        monkeypatch.setattr(store_module, "create", real)
+        merging.merge(source, Store("new", "demo"))
+        return real(*arguments)
+
+    monkeypatch.setattr(store_module, "create", create)
+    target.write(true_record(1, "error", 2.0))
+    assert values(target)[identity(1)] == {-1.0, 2.0}
+    assert target.read(identity(1)) == true_record(1)
+
+
+def test_an_ok_record_that_was_merged_in_outlives_a_writer_that_died(tmp_path, monkeypatch):
+    """The failed record lies in its place, and nobody looks again but the compaction."""
+    monkeypatch.chdir(tmp_path)
+    target = Store("new", "demo")
+    merging.merge(other_store("s", range(4)), target)
+    target.put(identity(1), text_of(true_record(1, "error", 2.0)), replace=True)
+    target.compact()
+    assert values(target)[identity(1)] == {-2.0, 1.0}
+
+
+def test_a_better_record_that_comes_as_another_is_merged_in_stays(store, monkeypatch):
+    store.write(true_record(20, "error", 3.0))
+    source = other_store("s", range(20, 21), "not_converged", 4.0)
+    real = store_module.take
+
+    def take(*arguments):
+        monkeypatch.setattr(store_module, "take", real)
+        Store("results", "demo").write(true_record(20, "ok", 5.0))
+        return real(*arguments)
+
+    monkeypatch.setattr(store_module, "take", take)
+    merging.merge(source, store)
+    assert values(store)[identity(20)] == {-5.0, 4.0, 3.0}

@@ -23,6 +23,12 @@ STATUSES = (
 MEASURED = ("ok", "not_converged", "non_finite")  # the statuses whose records hold numbers
 Record = dict[str, Any]
 
+
+def rank(status: str) -> int:
+    """The better of two records of a cell has the higher one: ok, then measured, then not killed."""
+    return 2 * (status == "ok") + (status in MEASURED) - (status == "killed")
+
+
 # As `text_of` writes the keys of a record: no key inside another one has a single space before it.
 _SCHEMA = f'\n "schema": {SCHEMA},\n'.encode()
 _CELL, _STATUS = b'\n "cell": {', b'\n "status": "'

@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.disk import Stamp, beside, failed, names, stamp_of, sync_folder
-from bench.record.form import UnreadableError
+from bench.record.form import UnreadableError, rank
 from bench.record.taking import take_if
 
 COLUMNS = pa.schema(
     [("id", pa.string()), ("status", pa.string()), ("written", pa.int64()), ("json", pa.string())]
 )
 GROUP_RECORDS, GROUP_BYTES = 500, 16 * 2**20  # a row group is what is held in memory at once
+MERGED = 1 << 47  # written before this: merged in, see `merged_row`; nanoseconds of a day and a half
 _NAME = re.compile(r"records(?:\.([0-9a-f]{16}))?\.parquet")
 _FIRST = "records.parquet"
 
@@ -35,6 +36,16 @@ class Row(NamedTuple):
     status: str
     written: int
     text: bytes
+
+
+def merged_row(cell_id: str, status: str, text: bytes) -> Row:
+    """The row of a record that was brought in from elsewhere, and has replaced nothing here.
+
+    It is older than all that is written here; of several the better one counts, then one that is the same
+    whichever came first. So nobody who merges at the same time need know of the other.
+    """
+    order = int.from_bytes(hashlib.sha256(text).digest()[:5])
+    return Row(cell_id, status, (rank(status) + 1 << 44) + order, text)
 
 
 def part_paths(folder: Path) -> list[Path]:

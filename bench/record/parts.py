@@ -4,7 +4,8 @@ The version that was written last counts. So parts may overlap in any way, and a
 as any part made of them.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 
 from bench.disk import Stamp, stamp_of
 from bench.record.form import UnreadableError
-from bench.record.parquet import COLUMNS, part_paths, row_groups, tables
+from bench.record.parquet import COLUMNS, MERGED, part_paths, row_groups, tables
 
 _COLUMNS = [name for name in COLUMNS.names if name != "json"]
 _EMPTY = pa.schema([COLUMNS.field(name) for name in _COLUMNS]).empty_table()
@@ -121,6 +122,17 @@ class Parts:
                     if part.whole:
                         self._tell(part.path, part.stamp, str(error))
                         again = True
+
+    def text(self, cell_id: str) -> bytes:
+        """The text of a cell's record, empty if it has none."""
+        return next((text.encode() for _, text in self.texts(lambda other: other == cell_id)), b"")
+
+    def merged(self, wanted: Container[str]) -> Iterator[tuple[str, str]]:
+        """(id, text) of all that was merged in of cells that are ``wanted``, whether it counts or not."""
+        for part in self.all():
+            rows = [i for i, w in enumerate(part.written) if w < MERGED and part.ids[i] in wanted]
+            with suppress(FileNotFoundError, UnreadableError):  # a compaction keeps what it drops of these
+                yield from _texts(part, rows)
 
     def _at(self, path: Path, known: Part | None) -> Part | None:
         """The part at a path, ``known`` if it is still that; None if it has gone or was found damaged."""

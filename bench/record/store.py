@@ -1,5 +1,6 @@
 """The records of one study: written by any number of processes on any machine, read as a whole."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -12,11 +13,11 @@ import pyarrow as pa
 from bench.disk import Stamp, StoreError, beside, create, litter, stamp_of, sync_folder, write_new
 from bench.record import compaction, fallback
 from bench.record.aside import Aside, Fate
-from bench.record.form import Record, UnreadableError, parse, status_in, text_of
+from bench.record.form import Record, UnreadableError, parse, rank, status_in, text_of
 from bench.record.loose import ALWAYS, Loose, read_text, take
 from bench.record.parquet import is_part, row_groups, take_part, write_part
 from bench.record.parts import Parts
-from bench.record.repeated import differences, keep_repeated, repeated_names
+from bench.record.repeated import add_repeated, differences, keep_repeated, repeated_names
 
 T = TypeVar("T")
 _ATTEMPTS = 100  # every one that fails is another process's success
@@ -58,14 +59,18 @@ class Store:
 
             raise fallback.keep(error, self.loose.path(cell_id), self.root, elsewhere) from error
 
-    def put(self, cell_id: str, content: bytes, replace: bool = False) -> Path:
-        """As `write`, for the text of a record. Raises `OSError` or `StoreError`; leaves no litter."""
+    def put(self, cell_id: str, content: bytes, replace: bool = False, weigh: bool = False) -> Path:
+        """As `write`, for the text of a record. Raises `OSError` or `StoreError`; leaves no litter.
+
+        With ``weigh`` every record that is as good stays, and one that makes way is kept as a repeated one.
+        """
         path = self.loose.path(cell_id)
+        own = rank(status_in(content, cell_id)) if weigh else rank("ok")
         with beside(path) as new:
             write_new(new, content)
             for _ in range(_ATTEMPTS):
                 there = self.loose.read(path.name, status_in)
-                status, latest = self.parts.find(cell_id)
+                before = status, latest = self.parts.find(cell_id)
                 if there is not None:
                     status, latest = there[1], max(latest, there[0].written)
                 if there is not None and there[0].content == content:  # a network has said that it failed
@@ -75,13 +80,19 @@ class Store:
                 if replace:
                     os.replace(new, path)
                     break
-                if status == "ok":
+                if status is not None and rank(status) >= own:
                     return keep_repeated(self.folder, new, cell_id)
+                if status is not None and weigh:
+                    other = there[0].content if there else self.parts.text(cell_id)
+                    add_repeated(self.folder, cell_id, other)
                 if self._create(new, path, there[0].digest() if there else None):
-                    # An ok record may have come and been compacted while the name was free.
-                    if status is None and self.parts.find(cell_id)[0] == "ok":
-                        with suppress(FileNotFoundError):
-                            return keep_repeated(self.folder, path, cell_id)
+                    # A better record may have come and been compacted, or merged in, while the name was free.
+                    now = self.parts.find(cell_id)
+                    came = now != before and now[0] is not None and rank(now[0]) >= own
+                    if came and self.parts.text(cell_id) != content:
+                        mine = take(path, hashlib.sha256(content).digest())
+                        if mine is not None:
+                            return keep_repeated(self.folder, mine, cell_id)
                     break
             else:
                 raise OSError(EBUSY, "other processes write it all the time", str(path))
