@@ -14,9 +14,10 @@ METRICS = (ERRORS["implicit"], ERRORS["maml"], OWN_ROUNDING)
 
 def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
     """In words."""
+    measures = listed(grid.measured(frame, METRICS) or METRICS[:1])
     return (
         "Of each method, against the factor that all inputs are multiplied by, a curve for each dtype: "
-        f"{listed(grid.measured(frame, METRICS) or METRICS[:1])}. Columns: methods. One figure for each problem."
+        f"{measures}. Columns: methods. One figure for each problem."
     )
 
 

@@ -14,9 +14,10 @@ METRICS = (ERRORS["implicit"], ROUNDING["implicit"], TRUNCATION["implicit"], ERR
 
 def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
     """In words."""
+    measures = listed(grid.measured(frame, METRICS) or METRICS[:1])
     text = (
         "Of each method, against the number of inner steps K, a curve for each dtype: "
-        f"{listed(grid.measured(frame, METRICS) or METRICS[:1])}. Columns: methods. One figure for each problem."
+        f"{measures}. Columns: methods. One figure for each problem."
     )
     return text + (PARTS if frame[ROUNDING["implicit"].column].notna().any() else "")
 

@@ -72,7 +72,8 @@ def _stores(source: Path, results: Path) -> list[Store]:
         raise UsageError(f"there is no folder {source}")
     source = source.resolve()
     is_study = source.name in studies(source.parent)
-    found = [Store(source.parent, source.name)] if is_study else [Store(source, s) for s in studies(source)]
+    places = [(source.parent, source.name)] if is_study else [(source, s) for s in studies(source)]
+    found = [Store(*place, moves=False) for place in places]
     if not found:
         raise UsageError(f"there are no records in {source}; give a folder of results, or of a study in one")
     if any(store.folder == (results / store.study).resolve() for store in found):

@@ -24,12 +24,15 @@ def verify_records(study: str, repair: bool, results: Path, json: bool) -> int:
                 "run_again": sorted(verdict.lost),
                 "notes": verdict.notes,
                 "repaired": store.set_aside,
+                "left": [str(path) for path in verdict.left] if repair else [],
             }
         )
     else:
         _say(verdict.damaged, store.set_aside)
         for note in verdict.notes:
             say(note)
+        if repair and verdict.left:
+            say("nothing was moved: make room or give access, and repair again", "red")
         if verdict.lost:
             say(
                 f"{counting(len(verdict.lost), 'cell')} without a sound record{' now' if repair else ''}:",
@@ -50,7 +53,7 @@ def verify_records(study: str, repair: bool, results: Path, json: bool) -> int:
         say(f"{store.study}: {len(verdict.cells):,} cells with a sound record; {sound}", "bold")
     if not verdict.cells and not verdict.damaged:
         return NOTHING
-    return 1 if verdict.damaged and not repair else 0
+    return 1 if verdict.left or (verdict.damaged and not repair) else 0
 
 
 def _say(damaged: list[tuple[Path, str]], repaired: list[str]) -> None:
