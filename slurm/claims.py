@@ -10,15 +10,14 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from bench.disk import failed
-from bench.errors import UsageError
 from bench.record import Record, Store, unmeasured
 from slurm import queue
 from slurm.queue import JobState
@@ -27,7 +26,6 @@ from slurm.submission import Submission, submissions
 BEAT_S = 30.0
 SKEW_S = 5.0  # between the clocks of two machines
 SILENCE_S = 600.0  # without a beat a job is taken for dead where squeue does not answer
-LOCK_S = 600.0  # a `submit` takes seconds; one of this age has died
 
 
 class Queue(Protocol):
@@ -147,31 +145,6 @@ def settle(store: Store, of: Survey) -> list[Record]:
         with suppress(OSError):
             one.path.unlink(missing_ok=True)
     return lost
-
-
-@contextmanager
-def submitting(study_folder: Path) -> Iterator[None]:
-    """One `submit` of a study at a time; `UsageError` where another is under way."""
-    lock = study_folder / "jobs" / "submitting"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileNotFoundError):
-        if time.time() - lock.stat().st_mtime > LOCK_S:
-            lock.unlink()
-    try:
-        with open(lock, "x", encoding="utf-8") as file:
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    except FileExistsError:
-        owner = lock.read_text(encoding="utf-8") if lock.exists() else "one that has just ended"
-        raise UsageError(
-            f"another `metabench submit` of this study is under way ({owner}); wait for it, or delete {lock} "
-            "where it has died"
-        ) from None
-    except OSError as error:
-        raise failed("write", lock, error) from error
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
 
 
 def _lost(store: Store, one: Held, claim: Claim) -> list[Record]:

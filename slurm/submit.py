@@ -111,15 +111,18 @@ def send(
     parallelism: int | None = None,
     executor: Callable[[Path], Any] = SlurmExecutor,
     most_tasks: Callable[[], int] = queue.most_array_tasks,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[Submission, list[list[str]]]:
     """Freeze a plan, submit its jobs, lay their claims. Returns the submission and the job ids of each array.
 
-    Raises `UsageError` where sbatch refuses; the arrays before stay submitted, with their claims.
+    Raises `UsageError` where sbatch refuses; the arrays before stay submitted, with their claims. So it does
+    where ``check`` does, which is called before each array.
     """
     submission = new(store.folder.absolute())
     submission.write(_terms(of), of.planned, of.packs)
     sent = []
     for group in arrays(of.packs, most_tasks()):
+        check()
         runner = executor(submission.logs)
         runner.update_parameters(**parameters(of, group[0], parallelism))
         numbers = [one.number for one in group]

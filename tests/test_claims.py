@@ -5,10 +5,9 @@ import time
 
 import pytest
 
-from bench.errors import UsageError
 from bench.record import Store, timestamp
 from slurm import claims
-from slurm.claims import Claim, lay, read, settle, submitting, survey
+from slurm.claims import Claim, lay, read, settle, survey
 from slurm.submission import submissions
 from tests.fake_slurm import FakeQueue, submitted
 from tests.toy_plugins import toy_cell, toy_record
@@ -148,22 +147,6 @@ def test_a_study_that_was_never_submitted(store):
     queue = FakeQueue(silence="must not be asked")
     assert survey(store.folder, queue).held == []
     assert submissions(store.folder) == []
-
-
-def test_one_submit_at_a_time(store):
-    lock = store.folder / "jobs" / "submitting"
-    with submitting(store.folder):
-        said = rf"under way \(process {os.getpid()} on .*delete .*submitting"
-        with pytest.raises(UsageError, match=said), submitting(store.folder):
-            pass
-        assert lock.exists()
-    assert not lock.exists()
-    lock.write_text("one that died")
-    past = time.time() - 2 * claims.LOCK_S
-    os.utime(lock, (past, past))
-    with submitting(store.folder):
-        pass
-    assert not lock.exists()
 
 
 def test_claim_files_hold_one_job(submission):

@@ -12,6 +12,7 @@ from bench.cli.text import columns, duration, say, say_json, warn
 from bench.errors import UsageError
 from bench.record import Store, studies
 from slurm import claims, queue
+from slurm.lock import submitting
 from slurm.pack import Needs, Pack
 from slurm.profile import load as load_profile
 from slurm.submission import submissions
@@ -49,7 +50,7 @@ def submit_study(
         return _code(made)
     if reason := queue.missing():
         raise UsageError(f"{reason}. `metabench run` needs no Slurm, `metabench submit --dry-run` neither")
-    with claims.submitting(store.folder):
+    with submitting(store.folder) as still_ours:
         standing = claims.survey(store.folder)
         for record in claims.settle(store, standing):
             warn(f"{record['id']} {record['status']}: {record['reason']['message']}")
@@ -59,7 +60,7 @@ def submit_study(
         sent = None
         if made.packs:
             keep_copy(spec, results)
-            sent = send(made, store, parallelism)
+            sent = send(made, store, parallelism, check=still_ours)
     if json:
         jobs = [job for array in sent[1] for job in array] if sent else []
         say_json(_plain(made) | {"jobs": jobs, "folder": str(sent[0].folder) if sent else None})
