@@ -16,6 +16,7 @@ from bench.toml_lines import Way
 
 PROFILES = Path(__file__).parent / "profiles"
 MOST_MINUTES = 366 * 24 * 60.0
+MOST_GRACE_S = 65_535.0  # what sbatch takes with --signal
 
 # Options of sbatch that the launcher or submitit sets itself: what stands instead of them in a profile.
 TAKEN = {
@@ -34,8 +35,9 @@ TAKEN = {
     "requeue": "requeue",
     "signal": "grace_seconds",
     "time": "minutes",
+    "wckey": None,
     **dict.fromkeys(
-        ("array", "error", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "wckey")
+        ["array", "error", "export", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output"]
     ),
 }
 
@@ -161,7 +163,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "gpus_per_worker": _whole(0),
     "array_parallelism": _whole(1),
     "requeue": _yes_or_no,
-    "grace_seconds": _number(1.0, 86_400.0),
+    "grace_seconds": _number(1.0, MOST_GRACE_S),
     "setup": _lines,
     "extra": _options,
 }

@@ -68,7 +68,7 @@ def test_who_was_taken_for_dead_sends_nothing_more_and_leaves_the_lock_of_the_ot
     check = first.__enter__()
     make_old(lock)
     with submitting(tmp_path) as check_other:
-        with pytest.raises(UsageError, match="taken .* over from this one"):
+        with pytest.raises(UsageError, match=r"taken .* over from this one"):
             check()
         first.__exit__(None, None, None)
         check_other()

@@ -124,13 +124,13 @@ def test_what_sbatch_is_asked_for(tiny, store):
     expected = {
         "partition": "p", "account": "a", "qos": "q", "constraint": "c", "time": "30", "cpus-per-task": "6",
         "array": "0-1%2", "signal": "USR2@45", "exclude": "n7", "reservation": "r", "no-requeue": "",
-        "mem": "2560M", "nodes": "1", "job-name": "metabench-tiny", "open-mode": "append",
+        "mem": "2560M", "nodes": "1", "job-name": "tiny-SUBMISSION", "export": "ALL", "open-mode": "append",
     }  # fmt: skip
     assert expected.items() <= options.items()
     assert not {"requeue", "error", "wckey", "gpus-per-node"} & set(options)
     assert script.index("module load x") < script.index("export A='b c'") < script.index("srun")
     assert "--cpus-per-task=6" in script.split("srun")[1]
-    assert parameters(made, made.packs[0], 3)["array_parallelism"] == 3
+    assert parameters(made, made.packs[0], "name", 3)["array_parallelism"] == 3
     assert len(scripts(made, store, 1)) == 2  # arrays of one are plain jobs
     assert "--array" not in scripts(made, store, 1)[0]
 

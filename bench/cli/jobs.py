@@ -1,6 +1,7 @@
 """`metabench submit`, `logs` and `cancel`: the jobs of a study on a Slurm cluster."""
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -9,16 +10,19 @@ from bench.cells import expand
 from bench.cli.standing import command
 from bench.cli.study import keep_copy, load
 from bench.cli.text import columns, duration, say, say_json, warn
+from bench.disk import StoreError
 from bench.errors import UsageError
 from bench.record import Store, studies
-from slurm import claims, queue
+from slurm import claims, ends, queue
+from slurm.claims import Survey
 from slurm.lock import submitting
 from slurm.pack import Needs, Pack
 from slurm.profile import load as load_profile
 from slurm.submission import submissions
-from slurm.submit import SLURMS_ARRAY_TASKS, Plan, packing, plan, scripts, send
+from slurm.submit import SLURMS_ARRAY_TASKS, Plan, check_folder, packing, plan, scripts, send
 
 SHOWN_PACKS = 20
+SHOWN_LINES = 20
 _LINE = re.compile(r"\S+Z (start|done|given_up|job) (\w+)")
 
 
@@ -43,6 +47,7 @@ def submit_study(
     spec, ask = load(study, results), load_profile(profile)
     how = packing(ask, minutes, cells, workers)
     store = Store(results, spec.name)
+    check_folder(store.folder.absolute())
     everything = expand(spec)
     if dry_run:
         made = plan(spec, everything, store, ask, how, retry, claims.survey(store.folder).taken())
@@ -51,9 +56,7 @@ def submit_study(
     if reason := queue.missing():
         raise UsageError(f"{reason}. `metabench run` needs no Slurm, `metabench submit --dry-run` neither")
     with submitting(store.folder) as still_ours:
-        standing = claims.survey(store.folder)
-        for record in claims.settle(store, standing):
-            warn(f"{record['id']} {record['status']}: {record['reason']['message']}")
+        standing = _settled(store)
         made = plan(spec, everything, store, ask, how, retry, standing.taken())
         for record in made.declined:
             store.write(record)
@@ -76,13 +79,39 @@ def submit_study(
     return _code(made)
 
 
+def _settled(store: Store) -> Survey:
+    """The claims once what dead jobs have left is noted and told; for who has the lock."""
+    standing = claims.survey(store.folder)
+    if unfit := claims.adopt(standing):
+        queue.cancel(unfit)
+        warn(f"a submit that died has sent jobs without their task; cancelled: {', '.join(unfit)}")
+        standing = claims.survey(store.folder)
+    if standing.silence:
+        raise UsageError(f"{standing.silence}. Nothing is sent: what live jobs have is not known")
+    for record in ends.settle(store, standing):
+        warn(f"{record['id']} {record['status']}: {record['reason']['message']}")
+    for one in standing.alive():
+        if not one.claim.cells:
+            raise UsageError(
+                f"which cells job {one.claim.job} has cannot be read from {one.submission.folder}; wait for "
+                "its end, or `metabench cancel` it, and submit again"
+            )
+    for line in ends.lines(ends.noted(store.folder, store.ids(), standing.taken())):
+        warn(line)
+    return standing
+
+
 def show_logs(prefix: str, results: Path, study: str | None) -> int:
     """Print the lines of the jobs that had a cell, from its start to its end. Returns the exit code."""
     found: dict[tuple[str, str], list[tuple[str, Path]]] = {}
     for name in [study] if study else _submitted(results):
         for submission in submissions(results / name):
-            jobs = submission.jobs()
-            for number, pack in submission.packs().items():
+            try:
+                jobs, packs = submission.jobs(), submission.packs()
+            except StoreError as error:
+                warn(str(error))
+                continue
+            for number, pack in packs.items():
                 for cell in pack.ids:
                     if cell.startswith(prefix.lower()):
                         job = jobs.get(number)
@@ -98,7 +127,7 @@ def show_logs(prefix: str, results: Path, study: str | None) -> int:
         lines = list(_between(path, cell))
         shown |= bool(lines)
         say(f"job {job}: {path}" + ("" if lines else " has no line of this cell yet"), "bold")
-        for number, line in lines:
+        for number, line in lines or _tail(path):
             say(f"{number:6d}  {line}")
     return 0 if shown else 1
 
@@ -109,8 +138,12 @@ def cancel_study(study: str, results: Path) -> int:
     if reason := queue.missing():
         raise UsageError(reason)
     store = Store(results, spec.name)
-    alive = [one.claim for one in claims.survey(store.folder).alive()]
+    standing = claims.survey(store.folder)
+    if standing.silence:  # an id that squeue has not just given may be somebody else's
+        raise UsageError(standing.silence)
+    alive = [one.claim for one in standing.alive() if one.state is not None]
     queue.cancel({claim.job.partition("_")[0] for claim in alive})  # arrays are whole submissions of ours
+    claims.withdraw(standing)
     if alive:
         n_cells = sum(len(claim.cells) for claim in alive)
         say(f"cancelled {_number(len(alive), 'job')} with {_number(n_cells, 'cell')}; finished ones are kept")
@@ -213,6 +246,14 @@ def _between(path: Path, cell: str) -> Iterator[tuple[int, str]]:
             if inside:
                 yield number, line.rstrip("\n")
             inside &= not (kind in ("done", "given_up") and name == cell)
+
+
+def _tail(path: Path) -> list[tuple[int, str]]:
+    """The last lines of a log, numbered; it may tell why a job has not come to its cells."""
+    if not path.is_file():
+        return []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return list(deque(((number, line.rstrip("\n")) for number, line in enumerate(file, 1)), SHOWN_LINES))
 
 
 def _number(count: int, what: str) -> str:

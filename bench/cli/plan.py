@@ -41,7 +41,7 @@ def show_status(study: str, results: Path, json: bool) -> tuple[int, bool]:
     repeated = of.store.repeated()
     if json:
         again = [{"id": cell_id, "agrees": agrees} for cell_id, agrees in repeated]
-        say_json(_head(of) | {"failures": of.failures(), "repeated": again, "jobs": jobs.plain()})
+        say_json(_head(of) | {"failures": of.failures(), "repeated": again, "jobs": jobs.plain(of.statuses)})
         return of.code(), jobs.are_alive
     say(f"{of.spec.name}: {len(of.cells):,} cells: {counted(map(of.state, of.cells))}", style="bold")
     say_failures(of, results)

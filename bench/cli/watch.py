@@ -3,12 +3,14 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Container
+from dataclasses import asdict
 from typing import Any
 
 from bench.cli.text import columns, console, duration, say, warn
 from bench.disk import StoreError
 from bench.record import Record, Store
-from slurm.claims import Held, Survey, settle, survey
+from slurm import ends
+from slurm.claims import Held, Survey, survey
 
 SHOWN_JOBS = 12
 WATCH_S = 10.0
@@ -18,10 +20,11 @@ class Jobs:
     """The jobs that have cells of a study. What dead ones were running gets its record."""
 
     def __init__(self, store: Store):
+        self._folder = store.folder
         self._of: Survey = survey(store.folder)
         self.lost: list[Record] = []
         try:
-            self.lost = settle(store, self._of)
+            self.lost = ends.settle(store, self._of)
         except StoreError as error:  # the folder of somebody else: to be looked at only
             warn(f"what dead jobs were running is not noted: {error}")
 
@@ -29,8 +32,8 @@ class Jobs:
     def are_alive(self) -> bool:
         return bool(self._of.alive())
 
-    def plain(self) -> dict[str, Any]:
-        """For JSON: how many jobs in which state, and each of them."""
+    def plain(self, done: Container[str]) -> dict[str, Any]:
+        """For JSON: how many jobs in which state, and each of them; ``done`` are the cells with a record."""
         jobs = [
             {
                 "job": one.claim.job,
@@ -43,16 +46,20 @@ class Jobs:
             for one in self._of.alive()
         ]
         lost = [record["id"] for record in self.lost]
-        return {"states": self._states(), "slurm": self._of.silence or "answers", "jobs": jobs, "lost": lost}
+        slurm, ended = self._of.silence or "answers", [asdict(end) for end in self._ended(done)]
+        return {"states": self._states(), "slurm": slurm, "jobs": jobs, "lost": lost, "ended": ended}
 
     def say(self, done: Container[str]) -> None:
         """Print them; ``done`` are the cells with a record."""
         for record in self.lost:
             warn(f"{record['id']} {record['status']}: {record['reason']['message']}")
         alive = self._of.alive()
-        if not self._of.held:
+        ended = self._ended(done)
+        if not (self._of.held or ended):
             return
         say()
+        for line in ends.lines(ended):
+            say(line, "red")
         if self._of.silence:
             say(f"jobs by their claims, for Slurm is not asked: {self._of.silence}", "yellow")
         states = ", ".join(f"{count:,} {state}" for state, count in self._states().items())
@@ -65,6 +72,9 @@ class Jobs:
             say(line)
         if len(alive) > SHOWN_JOBS:
             say(f"  and {len(alive) - SHOWN_JOBS:,} more; `metabench status --json` lists all")
+
+    def _ended(self, done: Container[str]) -> list[ends.End]:
+        return ends.noted(self._folder, done, self._of.taken())
 
     def _states(self) -> dict[str, int]:
         return dict(Counter(map(_state, self._of.alive())).most_common())
