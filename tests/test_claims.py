@@ -211,6 +211,14 @@ def test_a_job_of_others_that_has_the_id_now_is_not_ours(store, submission):
     assert "Slurm no longer knows the job" in record["reason"]["message"]
 
 
+def test_an_id_that_a_later_submission_has_now_does_not_bring_the_earlier_one_to_life(store, submission):
+    later = submitted(store, CELLS[4:])
+    later.add_jobs({0: "5_0"})
+    live = FakeQueue({"5_0": "RUNNING"}, names={"5_0": later.job_name})
+    (held,) = survey(store.folder, live).alive()  # though the later one's has no claim yet
+    assert (held.submission, set(held.claim.cells)) == (later, ids(*CELLS[4:]))
+
+
 def test_a_job_outside_of_slurm_lives_as_long_as_it_beats(store, submission):
     path = submission.claims / "local-77.json"
     Claim("local-77", 0, [cell.id for cell in CELLS[:2]]).write(path)
