@@ -18,6 +18,7 @@ PROFILES = Path(__file__).parent / "profiles"
 MOST_MINUTES = 366 * 24 * 60.0
 DRIVER_GB = 0.5  # of a job: the process that watches the workers
 BASE_GB = 0.8  # of a worker without a cell, and of the fresh process of the resident pass beside it
+MOST_GRACE_S = 65_535.0  # what sbatch takes with --signal
 
 # Options of sbatch that the launcher or submitit sets itself: what stands instead of them in a profile.
 TAKEN = {
@@ -36,8 +37,9 @@ TAKEN = {
     "requeue": "requeue",
     "signal": "grace_seconds",
     "time": "minutes",
+    "wckey": None,
     **dict.fromkeys(
-        ("array", "error", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "wckey")
+        ["array", "error", "export", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output"]
     ),
 }
 
@@ -171,7 +173,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "gpus_per_worker": _whole(0),
     "array_parallelism": _whole(1),
     "requeue": _yes_or_no,
-    "grace_seconds": _number(1.0, 86_400.0),
+    "grace_seconds": _number(1.0, MOST_GRACE_S),
     "setup": _lines,
     "extra": _options,
 }

@@ -119,22 +119,26 @@ def send(
     parallelism: int | None = None,
     executor: Callable[[Path], Any] = SlurmExecutor,
     most_tasks: Callable[[], int] = queue.most_array_tasks,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[Submission, list[list[str]]]:
     """Freeze a plan, submit its jobs, lay their claims. Returns the submission and the job ids of each array.
 
     Raises `UsageError` where sbatch refuses; the arrays before stay submitted, with their claims, and where
-    there are none nothing stays.
+    there are none nothing stays. So it does where ``check`` does, which is called before each array.
     """
     submission = new(store.folder.absolute())
     submission.write(_terms(of), of.planned, of.packs)
     sent = []
     for group in arrays(of.packs, most_tasks()):
-        runner = executor(submission.logs)
-        runner.update_parameters(**parameters(of, group[0], parallelism))
+        check()
         numbers = [one.number for one in group]
+        submission.announce(numbers)
+        runner = executor(submission.logs)
+        runner.update_parameters(**parameters(of, group[0], submission.job_name, parallelism))
         where = [[str(x)] * len(group) for x in (submission.plan, store.root.absolute(), store.study)]
         try:
-            with redirect_stderr(io.StringIO()):  # submitit prints what it then raises
+            # submitit prints what it then raises
+            with queue.own_options(), redirect_stderr(io.StringIO()):
                 jobs = runner.map_array(run_pack, *where, numbers)
         except (RuntimeError, OSError) as error:  # submitit's errors are RuntimeErrors, with what sbatch said
             if not sent:
@@ -157,14 +161,17 @@ def _refusal(profile: Profile, error: Exception, n_before: int) -> str:
     return said + (f". {n_before} jobs were submitted before" if n_before else "")
 
 
-def parameters(of: Plan, one: Pack, parallelism: int | None = None) -> dict[str, Any]:
-    """What submitit's executor is told of the jobs of an array; ``one`` of their packs stands for all."""
+def parameters(of: Plan, one: Pack, name: str, parallelism: int | None = None) -> dict[str, Any]:
+    """What submitit's executor is told of the jobs of an array; ``one`` of their packs stands for all.
+
+    They are known by their ``name``, which no other submission has.
+    """
     profile, needs = of.profile, one.needs
     cpus = one.workers * max(needs.threads, profile.cpus_per_worker)
     memory = DRIVER_GB + one.workers * needs.memory_gb
     requeue = {"requeue": True} if profile.requeue else {"no-requeue": True}
     given = {
-        "job_name": f"{of.spec.name}-metabench",
+        "job_name": name,
         "partition": profile.partition,
         "account": profile.account,
         "qos": profile.qos,
@@ -180,7 +187,9 @@ def parameters(of: Plan, one: Pack, parallelism: int | None = None) -> dict[str,
         "setup": list(profile.setup) or None,
         "stderr_to_stdout": True,  # one log, with what plugins print between a cell's lines
         "srun_args": [f"--cpus-per-task={cpus}", "--open-mode=append"],  # srun takes neither from sbatch
-        "additional_parameters": {key.replace("_", "-"): v for key, v in profile.extra.items()} | requeue,
+        "additional_parameters": {key.replace("_", "-"): v for key, v in profile.extra.items()}
+        | requeue
+        | {"export": "ALL"},
     }
     return {key: value for key, value in given.items() if value is not None} | {
         "wckey": None
@@ -189,14 +198,24 @@ def parameters(of: Plan, one: Pack, parallelism: int | None = None) -> dict[str,
 
 def scripts(of: Plan, store: Store, most_tasks: int, parallelism: int | None = None) -> list[str]:
     """What would be given to sbatch, one script an array."""
-    folder = store.folder.absolute() / "jobs" / "SUBMISSION" / "logs"
+    submission = Submission(store.folder.absolute() / "jobs" / "SUBMISSION")
+    folder = submission.logs
     command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)])
     made = []
     for group in arrays(of.packs, most_tasks):
-        given = parameters(of, group[0], parallelism)
+        given = parameters(of, group[0], submission.job_name, parallelism)
         count = len(group) if len(group) > 1 else None
         made.append(_make_sbatch_string(command=command, folder=folder, map_count=count, **given))
     return made
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `UsageError` where sbatch would write the logs elsewhere, or could not read the folder's name."""
+    if bad := sorted({letter for letter in str(folder) if letter in "%\\" or not letter.isprintable()}):
+        raise UsageError(
+            f"the folder {str(folder)!r} has {', '.join(map(repr, bad))} in its path, which sbatch takes for "
+            "something else; choose one without, by --results DIR"
+        )
 
 
 def _check(how: Packing, profile: Profile) -> None:

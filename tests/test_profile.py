@@ -99,7 +99,7 @@ def test_one_line_of_setup_needs_no_list(tmp_path):
         ),
         ("array_parallelism = 2.0", "4: array_parallelism = 2.0 is not possible"),
         ("requeue = 'yes'", "4: requeue = 'yes' is not possible; allowed: true, false"),
-        ("grace_seconds = 0", "4: grace_seconds = 0 is not possible; allowed: a number from 1 to 86400"),
+        ("grace_seconds = 0", "4: grace_seconds = 0 is not possible; allowed: a number from 1 to 65535"),
         (
             "grace_seconds = 3600",
             "4: grace_seconds = 3600.0 is not possible; allowed: less than the job's time",
@@ -111,6 +111,11 @@ def test_one_line_of_setup_needs_no_list(tmp_path):
             "4: extra = 'exclusive' is not possible; allowed: a table of sbatch's options",
         ),
         ("[extra]\nmem = '4G'", "5: 'mem' is set by metabench itself; write memory_gb above [extra]"),
+        (
+            "grace_seconds = 65536",
+            "4: grace_seconds = 65536 is not possible; allowed: a number from 1 to 65535",
+        ),
+        ("[extra]\nexport = 'NONE'", "5: 'export' is set by metabench itself; leave it out"),
         ("[extra]\narray = '0-3'", "5: 'array' is set by metabench itself; leave it out"),
         (
             "[extra]\ncpus_per_task = 3",

@@ -1,7 +1,9 @@
 """From missing cells to jobs: what is sent, what is declined, and the verbs around it. No Slurm is needed."""
 
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -126,13 +128,13 @@ def test_what_sbatch_is_asked_for(tiny, store):
     expected = {
         "partition": "p", "account": "a", "qos": "q", "constraint": "c", "time": "30", "cpus-per-task": "6",
         "array": "0-1%2", "signal": "USR2@45", "exclude": "n7", "reservation": "r", "no-requeue": "",
-        "mem": "2560M", "nodes": "1", "job-name": "tiny-metabench", "open-mode": "append",
+        "mem": "2560M", "nodes": "1", "job-name": "tiny-SUBMISSION", "export": "ALL", "open-mode": "append",
     }  # fmt: skip
     assert expected.items() <= options.items()
     assert not {"requeue", "error", "wckey", "gpus-per-node"} & set(options)
     assert script.index("module load x") < script.index("export A='b c'") < script.index("srun")
     assert "--cpus-per-task=6" in script.split("srun")[1]
-    assert parameters(made, made.packs[0], 3)["array_parallelism"] == 3
+    assert parameters(made, made.packs[0], "name", 3)["array_parallelism"] == 3
     assert len(scripts(made, store, 1)) == 2  # arrays of one are plain jobs
     assert "--array" not in scripts(made, store, 1)[0]
 
@@ -213,6 +215,123 @@ def test_a_dry_run_where_slurm_answers_looks_at_the_partition(tiny, monkeypatch)
     assert "partition" not in metabench("submit", "tiny.toml", "--profile", "test", "--dry-run").err
 
 
+def test_what_sbatch_is_asked_for_is_not_changed_by_the_environment(tiny, store, monkeypatch):
+    """Variables of sbatch's own, and those that a shell within a job has."""
+    install_clients(Path("bin"))
+    seen = Path("seen").absolute()
+    (Path("bin") / "sbatch").write_text(f"#!/bin/sh\nenv > {seen}\necho Submitted batch job 5\n")
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
+    given = {
+        "SLURM_MEM_PER_CPU": "100",
+        "SLURM_ARRAY_JOB_ID": "9",
+        "SBATCH_EXPORT": "NONE",
+        "SRUN_DEBUG": "3",
+    }
+    kept = {"SLURM_CONF": "/etc/one", "SLURM_CLUSTERS": "one", "OWN": "variable"}
+    for name, value in (given | kept).items():
+        monkeypatch.setenv(name, value)
+    done = metabench("submit", "tiny.toml", "--profile", "cpu")
+    assert done.code == 0, done.err
+    environment = dict(line.split("=", 1) for line in seen.read_text().splitlines() if "=" in line)
+    assert not set(given) & set(environment)
+    assert kept.items() <= environment.items()
+    assert {name: os.environ[name] for name in given} == given  # ours is as it was
+    (submission,) = submissions(store.folder)
+    assert submission.job_name == f"tiny-{submission.folder.name}"
+    assert f"#SBATCH --job-name={submission.job_name}\n" in next(submission.logs.glob("*.sh")).read_text()
+    assert submission.jobs() == {0: "5"}
+    assert [path.stem for path in submission.claims.iterdir()] == ["5"]
+
+
+def test_the_packs_of_an_array_are_noted_before_sbatch_takes_it(tiny, store):
+    """Whatever happens then, what its jobs have can be told from their name."""
+
+    class Dying(Local):
+        def map_array(self, *arguments) -> list:
+            raise KeyboardInterrupt
+
+    made = plan(tiny, expand(tiny), store, CPU, Packing(cells=3))
+    with pytest.raises(KeyboardInterrupt):
+        send(made, store, executor=Dying, most_tasks=lambda: 1000)
+    (submission,) = submissions(store.folder)
+    assert submission.packs_of(["8_0", "8_1"]) == {"8_0": 0, "8_1": 1}
+    of = survey(store.folder, FakeQueue({"8_0": "PENDING", "8_1": "PENDING"}))
+    assert of.taken() == {cell.id for cell in expand(tiny)}
+
+
+def test_nothing_is_sent_once_another_submit_has_the_lock(tiny, store):
+    def taken_over() -> None:
+        raise UsageError("taken over")
+
+    made = plan(tiny, expand(tiny), store, CPU, Packing(cells=3))
+    with pytest.raises(UsageError, match="taken over"):
+        send(made, store, executor=Local, most_tasks=lambda: 1, check=taken_over)
+    assert submissions(store.folder)[0].jobs() == {}
+
+
+@pytest.mark.parametrize("name", ["res %j", "100%", "back\\slash", "new\nline"])
+def test_a_folder_that_sbatch_would_misread_is_refused(tiny, name):
+    for options in ([], ["--dry-run"]):
+        done = metabench("submit", "tiny.toml", "--profile", "cpu", "--results", name, *options)
+        assert (done.code, "sbatch takes for something else" in done.err) == (2, True), done.err
+    assert not Path(name).exists()
+
+
+def test_where_slurm_falls_silent_nothing_is_sent_or_cancelled(tiny, store, monkeypatch):
+    """A job that waits gives no sign of life but in squeue; an id of a claim may be somebody else's now."""
+    install_clients(Path("bin"))
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
+    claims.lay(submitted(store, expand(tiny)), {0: "5"})
+    answers = iter([None, "no answer", None, "no answer"])
+    monkeypatch.setattr("slurm.queue.missing", lambda: next(answers))
+    for verb in (["submit", "tiny.toml", "--profile", "cpu"], ["cancel", "tiny.toml"]):
+        done = metabench(*verb)
+        assert (done.code, "no answer" in done.err) == (2, True), done.err
+    assert not (Path("bin") / "log").exists()
+
+
+def test_jobs_of_others_are_not_cancelled(tiny, store, monkeypatch):
+    """The cluster was set up anew, and has given our job's id to somebody else."""
+    install_clients(Path("bin"))
+    squeue = Path("bin") / "squeue"
+    squeue.write_text(squeue.read_text().replace('"$name"', '"of-somebody-else"'))
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
+    claims.lay(submitted(store, expand(tiny)), {0: "5"})
+    done = metabench("cancel", "tiny.toml")
+    assert (done.code, done.out.strip()) == (0, "tiny has no jobs to cancel")
+    assert "scancel" not in (Path("bin") / "log").read_text()
+
+
+def test_a_job_that_failed_early_is_told_with_its_log(tiny, store, monkeypatch):
+    install_clients(Path("bin"), state="FAILED")
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
+    submission = submitted(store, expand(tiny))
+    submission.add_jobs({0: "5"})
+    claims.lay(submission, {0: "5"})
+    submission.log("5").write_text("\n".join(f"line {i}" for i in range(50)) + "\nmodule: not found\n")
+    for _ in range(2):
+        shown = metabench("status", "tiny.toml")
+        assert "1 job has ended and left 4 cells undone: FAILED\n" in shown.out
+        assert f"job 5, which wrote {submission.log('5').relative_to(Path.cwd())}" in shown.out
+    (ended,) = metabench("status", "tiny.toml", "--json").json()["jobs"]["ended"]
+    assert (ended["job"], len(ended["cells"])) == ("5", 4)
+    told = metabench("logs", expand(tiny)[0].id)
+    assert told.code == 1
+    assert told.out.splitlines()[-1].split() == ["51", "module:", "not", "found"]
+    assert len(told.out.splitlines()) == 21
+    assert "FAILED" in metabench("submit", "tiny.toml", "--profile", "cpu").err
+
+
+def test_a_damaged_submission_does_not_hide_the_logs_of_others(tiny, store):
+    cells = expand(tiny)
+    damaged, sound = submitted(store, cells), submitted(store, cells)
+    sound.add_jobs({0: "5"})
+    (damaged.folder / "submission.json").write_text('{"study": "ti')
+    told = metabench("logs", cells[0].id)
+    assert f"cannot read {damaged.folder.relative_to(Path.cwd())}/submission.json: it is damaged" in told.err
+    assert "job 5" in told.out
+
+
 def test_dry_run_needs_no_slurm_and_writes_nothing(tiny, store):
     done = metabench("submit", "tiny.toml", "--profile", "cpu", "--cells-per-job", 3, "--dry-run")
     assert done.code == 0, done.err
@@ -268,7 +387,9 @@ def test_nothing_to_submit_is_said_and_no_error(tiny, store, monkeypatch):
     following = "next: metabench submit tiny.toml --profile test"
     assert (done.code, done.out.splitlines()) == (0, [cancelled, following])
     assert "scancel 5" in (Path("bin") / "log").read_text()
-    (submission.claims / "5.json").unlink()
+    assert not (submission.claims / "5.json").exists()
+    shutil.rmtree("bin")
+    install_clients(Path("bin"), "CANCELLED")
     assert following in metabench("status", "tiny.toml").out
 
 
@@ -286,6 +407,9 @@ def test_the_exit_code_of_status_while_jobs_wait(tiny, store, monkeypatch):
     claims.lay(submission, {0: "5"})
     assert metabench("status", "tiny.toml").code == metabench("status", "tiny.toml", "--json").code == 1
     (submission.claims / "5.json").unlink()
+    assert metabench("status", "tiny.toml").code == 1  # its name tells whose it is
+    shutil.rmtree("bin")
+    install_clients(Path("bin"), "CANCELLED")
     assert metabench("status", "tiny.toml").code == 3
 
 
@@ -320,7 +444,7 @@ def test_logs_call_a_cell_as_plan_does(tiny, store, monkeypatch):
     listed = metabench("plan", "tiny.toml", "--cells").out
     sent = []
     monkeypatch.setattr(
-        jobs, "send", lambda made, *_: sent.append(made) or (new(store.folder), [["5_0", "5_1"]])
+        jobs, "send", lambda made, *_, **__: sent.append(made) or (new(store.folder), [["5_0", "5_1"]])
     )
     monkeypatch.setattr(queue, "missing", lambda: None)
     said = metabench("submit", "tiny.toml", "--profile", "cpu").out

@@ -1,6 +1,7 @@
 """`metabench submit`, `logs` and `cancel`: the jobs of a study on a Slurm cluster."""
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
@@ -13,16 +14,20 @@ from bench.cli.standing import command, say_strangers
 from bench.cli.study import keep_copy, load
 from bench.cli.text import columns, counting, say, say_json, warn
 from bench.cli.watch import last_profile
+from bench.disk import StoreError
 from bench.errors import UsageError, unknown
 from bench.record import Store, find, studies
-from slurm import claims, queue
+from slurm import claims, ends, queue
+from slurm.claims import Survey
+from slurm.lock import submitting
 from slurm.pack import Needs, Pack
 from slurm.profile import Profile
 from slurm.profile import load as load_profile
 from slurm.submission import submissions
-from slurm.submit import SLURMS_ARRAY_TASKS, Plan, packing, plan, scripts, send
+from slurm.submit import SLURMS_ARRAY_TASKS, Plan, check_folder, packing, plan, scripts, send
 
 SHOWN_PACKS = 20
+SHOWN_LINES = 20
 _LINE = re.compile(r"\S+Z (start|done|given_up|job) (\w+)")
 
 
@@ -48,6 +53,7 @@ def submit_study(
     spec, ask = load(study, results), load_profile(profile)
     how = packing(ask, minutes, cells, workers)
     store = Store(results, spec.name)
+    check_folder(store.folder.absolute())
     everything = expand(spec)
     keys = varying(cell.description for cell in everything)
 
@@ -61,17 +67,15 @@ def submit_study(
         return _code(made)
     if reason := queue.missing():
         raise UsageError(f"{reason}. `metabench run` needs no Slurm, `metabench submit --dry-run` neither")
-    with claims.submitting(store.folder):
-        standing = claims.survey(store.folder)
-        for record in claims.settle(store, standing):
-            warn(f"{record['id']} {record['status']}: {record['reason']['message']}")
+    with submitting(store.folder) as still_ours:
+        standing = _settled(store)
         made = planned(standing.taken())
         for record in made.declined:
             store.write(record)
         sent = None
         if made.packs:
             keep_copy(spec, results)
-            sent = send(made, store, parallelism)
+            sent = send(made, store, parallelism, check=still_ours)
     if json:
         jobs = [job for array in sent[1] for job in array] if sent else []
         say_json(_plain(made) | {"jobs": jobs, "folder": str(sent[0].folder) if sent else None})
@@ -86,13 +90,39 @@ def submit_study(
     return _code(made)
 
 
+def _settled(store: Store) -> Survey:
+    """The claims once what dead jobs have left is noted and told; for who has the lock."""
+    standing = claims.survey(store.folder)
+    if unfit := claims.adopt(standing):
+        queue.cancel(unfit)
+        warn(f"a submit that died has sent jobs without their task; cancelled: {', '.join(unfit)}")
+        standing = claims.survey(store.folder)
+    if standing.silence:
+        raise UsageError(f"{standing.silence}. Nothing is sent: what live jobs have is not known")
+    for record in ends.settle(store, standing):
+        warn(f"{record['id']} {record['status']}: {record['reason']['message']}")
+    for one in standing.alive():
+        if not one.claim.cells:
+            raise UsageError(
+                f"which cells job {one.claim.job} has cannot be read from {one.submission.folder}; wait for "
+                "its end, or `metabench cancel` it, and submit again"
+            )
+    for line in ends.lines(ends.noted(store.folder, store.ids(), standing.taken())):
+        warn(line)
+    return standing
+
+
 def show_logs(prefix: str, results: Path, study: str | None) -> int:
     """Print the lines of the jobs that had a cell, from its start to its end. Returns the exit code."""
     found: dict[tuple[str, str], list[tuple[str, Path]]] = {}
     for name in [study] if study else submitted(results):
         for submission in submissions(results / name):
-            jobs = submission.jobs()
-            for number, pack in submission.packs().items():
+            try:
+                jobs, packs = submission.jobs(), submission.packs()
+            except StoreError as error:
+                warn(str(error))
+                continue
+            for number, pack in packs.items():
                 for cell in pack.ids:
                     if cell.startswith(prefix.lower()):
                         job = jobs.get(number)
@@ -116,7 +146,7 @@ def show_logs(prefix: str, results: Path, study: str | None) -> int:
         lines = list(_between(path, cell))
         shown |= bool(lines)
         say(f"job {job}: {path}" + ("" if lines else " has no line of this cell yet"), "bold")
-        for number, line in lines:
+        for number, line in lines or _tail(path):
             say(f"{number:6d}  {line}")
     return 0 if shown else 1
 
@@ -127,13 +157,18 @@ def cancel_study(study: str, results: Path) -> int:
     if reason := queue.missing():
         raise UsageError(reason)
     store = Store(results, spec.name)
-    alive = claims.survey(store.folder).alive()
+    standing = claims.survey(store.folder)
+    if standing.silence:  # an id that squeue has not just given may be somebody else's
+        raise UsageError(standing.silence)
+    alive = [one for one in standing.alive() if one.state is not None]
+    left = claims.unfinished(alive, store, store.ids())
     queue.cancel({one.claim.job.partition("_")[0] for one in alive})  # arrays are whole submissions of ours
+    claims.withdraw(standing)
     if not alive:
         say(f"{spec.name} has no jobs to cancel")
         return 0
-    left = counting(len(claims.unfinished(alive, store, store.ids())), "unfinished cell")
-    say(f"cancelled {counting(len(alive), 'job')} with {left}; finished ones are kept")
+    cells = counting(len(left), "unfinished cell")
+    say(f"cancelled {counting(len(alive), 'job')} with {cells}; finished ones are kept")
     say(f"next: {command('submit', study, results, '--profile', last_profile(store.folder) or 'NAME')}")
     return 0
 
@@ -251,3 +286,11 @@ def _between(path: Path, cell: str) -> Iterator[tuple[int, str]]:
             if inside:
                 yield number, line.rstrip("\n")
             inside &= not (kind in ("done", "given_up") and name == cell)
+
+
+def _tail(path: Path) -> list[tuple[int, str]]:
+    """The last lines of a log, numbered; it may tell why a job has not come to its cells."""
+    if not path.is_file():
+        return []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return list(deque(((number, line.rstrip("\n")) for number, line in enumerate(file, 1)), SHOWN_LINES))

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Container
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from bench.cli.standing import Standing
 from bench.cli.text import columns, console, duration, say, warn
 from bench.disk import StoreError
 from bench.record import Record, Store
-from slurm.claims import Held, Survey, settle, survey, unfinished
+from slurm import ends
+from slurm.claims import Held, Survey, survey, unfinished
 from slurm.submission import submissions
 
 SHOWN_JOBS = 12
@@ -22,10 +24,11 @@ class Jobs:
     """The jobs that have cells of a study. What dead ones were running gets its record."""
 
     def __init__(self, store: Store):
+        self._folder = store.folder
         self._of: Survey = survey(store.folder)
         self.lost: list[Record] = []
         try:
-            self.lost = settle(store, self._of)
+            self.lost = ends.settle(store, self._of)
         except StoreError as error:  # the folder of somebody else: to be looked at only
             warn(f"what dead jobs were running is not noted: {error}")
 
@@ -47,17 +50,21 @@ class Jobs:
             for one in self._of.alive()
         ]
         lost = [record["id"] for record in self.lost]
+        ended = [asdict(end) for end in self._ended(of)]
         said = {"states": self._states(), "slurm": self._of.silence or "answers", "jobs": jobs, "lost": lost}
-        return said | {"work_left_s": self._ahead(of, self._left(of))}
+        return said | {"ended": ended, "work_left_s": self._ahead(of, self._left(of))}
 
     def say(self, of: Standing) -> None:
         """Print them, with what is left of the study's cells."""
         for record in self.lost:
             warn(f"{record['id']} {record['status']}: {record['reason']['message']}")
         alive = self._of.alive()
-        if not self._of.held:
+        ended = self._ended(of)
+        if not (self._of.held or ended):
             return
         say()
+        for line in ends.lines(ended):
+            say(line, "red")
         if self._of.silence:
             say(f"jobs by their claims, for Slurm is not asked: {self._of.silence}", "yellow")
         states = ", ".join(f"{count:,} {state}" for state, count in self._states().items())
@@ -81,6 +88,9 @@ class Jobs:
         """Seconds of work in what is left of the study's cells."""
         cells = [cell for cell in of.cells if cell.id in left]
         return foretell(of, cells).seconds if cells else 0.0
+
+    def _ended(self, of: Standing) -> list[ends.End]:
+        return ends.noted(self._folder, of.statuses | of.strangers, self._of.taken())
 
     def _states(self) -> dict[str, int]:
         return dict(Counter(map(_state, self._of.alive())).most_common())
