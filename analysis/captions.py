@@ -10,7 +10,7 @@ from analysis.metrics import CONTROL
 from bench.record import NO_KERNEL, RAN_EAGER
 
 _NOT_SETTINGS = ("environment.", "time.", "tensor_bytes.", "resident.", "calls.", "pass_seconds.", "stats.")
-_NOT_SETTINGS += ("error.", "cosine.", "norm_ratio.", "missing.", "how.")
+_NOT_SETTINGS += ("error.", "cosine.", "norm_ratio.", "missing.", "how.", "numerics.", "certified.")
 _LABELS = {"id", "study", "status", "reason", "problem", "method", "started", "seconds", "task", "converged"}
 _LABELS |= {"stationarity", "query_loss", "query_accuracy", "meta_grad_norm", "meta_grad_sha256", "contract"}
 _LABELS |= {"method.inner.steps", "method.steps"}  # the column "steps" holds both

@@ -56,6 +56,22 @@ PRETTY = {
     "truncated-maml": "MAML, truncated",
 }
 STEPS = ("inner.steps", "steps")  # an axis of the figures, never part of a label
+WRAPPERS = {"in_dtype": "{dtype}", "gradients_in": "gradients {dtype}"}  # of a part, in another precision
+PARTS = {"inner": "inner", "linear": "solve", "curvature": "products"}
+SAID = (*(f"{kind}.precision" for kind in PARTS), "linear.dots")  # by `method`
+_ABSENT = object()
+
+
+def unwrapped(description: dict[str, Any]) -> dict[str, Any]:
+    """A description whose parts in another precision stand for themselves, with a field `precision`."""
+    found = {k: unwrapped(v) if isinstance(v, dict) else v for k, v in description.items()}
+    if (form := WRAPPERS.get(str(found.get("name")))) is None:
+        return found
+    (part,) = (v for k, v in found.items() if k in PARTS)
+    words = [form.format(**found)]
+    if found.get("loss_scale", 1) != 1 or found.get("dynamic"):
+        words.append(f"scale {'dynamic' if found.get('dynamic') else plain(found['loss_scale'])}")
+    return part | {"precision": ", ".join([*words, *filter(None, [part.get("precision")])])}
 
 
 def pretty(name: str) -> str:
@@ -90,6 +106,11 @@ def method(description: dict[str, Any]) -> str:
         parts.append(pretty(linear["name"]) + (f" {size}" if size is not None else ""))
     if curvature and curvature["name"] != "exact":
         parts.append(pretty(curvature["name"]))
+    for kind, part in zip(PARTS, (inner, linear, curvature), strict=True):
+        if "precision" in part:
+            parts.append(f"{PARTS[kind]} {part['precision']}")
+    if linear.get("dots"):
+        parts.append(f"dots {linear['dots']}")
     return ", ".join(parts)
 
 
@@ -169,7 +190,7 @@ def mixed_inner(labels: list[str], flat: list[dict[str, Any]], within: Iterable[
 
 def _varying(descriptions: list[dict[str, Any]]) -> list[str]:
     keys = list(dict.fromkeys(key for one in descriptions for key in one))
-    return [key for key in keys if key not in STEPS and _varies(key, descriptions)]
+    return [key for key in keys if key not in (*STEPS, *SAID) and _varies(key, descriptions)]
 
 
 def _varies(key: str, descriptions: list[dict[str, Any]]) -> bool:
@@ -177,9 +198,11 @@ def _varies(key: str, descriptions: list[dict[str, Any]]) -> bool:
     parent = key.rpartition(".")[0] + ".name" if "." in key else "name"
     values: dict[Any, set[Any]] = {}
     for one in descriptions:
-        if key in one:
-            group = None if key.endswith("name") else one.get(parent)
-            values.setdefault(group, set()).add(one[key])
+        if key.endswith("name"):
+            if key in one:
+                values.setdefault(None, set()).add(one[key])
+        elif parent in one:  # a field at a default that descriptions leave out is another value
+            values.setdefault(one[parent], set()).add(one.get(key, _ABSENT))
     return any(len(group) > 1 for group in values.values())
 
 

@@ -77,6 +77,35 @@ ERRORS = {
         ),
     )
 }
+# Parts of these errors, by their proven upper bounds; and rounding alone, relative to the exact result.
+ROUNDING = {
+    name: Metric(
+        f"certified.rounding.{name}",
+        "of it rounding",
+        "rounding",
+        "error",
+        True,
+        zero=1e-17,
+        words="its distance to the result in exact arithmetic (rounding)",
+    )
+    for name in ERRORS
+}
+TRUNCATION = {
+    name: Metric(
+        f"certified.truncation.{name}",
+        "of it truncation",
+        "truncation",
+        "error",
+        True,
+        zero=1e-17,
+        words="the distance of that to the exact gradient (truncation)",
+    )
+    for name in ERRORS
+}
+OWN_ROUNDING = Metric(
+    "certified.rounding", "rounding error", "rounding", "error", True, zero=1e-17,
+    words="relative l2 distance to the method's result in exact arithmetic",
+)  # fmt: skip
 COSINES = {
     name: Metric(
         f"cosine.{name}", f"cosine to {to}", f"cosine to {to}", "cosine", True, missing=f"missing.{name}"

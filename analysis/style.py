@@ -116,6 +116,13 @@ KNOWN = {
     "iMAML, C++": Style("#2b5c8a", "2", (0, (1, 2.5))),
     "iMAML": Style("#2b5c8a", "H", "-"),
 }
+DTYPES = {
+    "float64": Style("#000000", "o", "-", filled=False),
+    "float32": Style("#0072B2", "s", (0, (6, 1.5))),
+    "tf32": Style("#8C510A", "v", (0, (1, 1))),
+    "float16": Style("#009E73", "D", (0, (4, 1.2, 1, 1.2))),
+    "bfloat16": Style("#D55E00", "^", (0, (2, 1))),
+}
 RAMPS = {  # label pattern -> colours from few to many iterations, line
     r"iMAML, CG (\d+)": (("#92c5de", "#08205c"), "-"),
     r"iMAML, Neumann (\d+)": (("#dfa0c8", "#6a1550"), (0, (3, 1.2))),

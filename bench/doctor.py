@@ -176,20 +176,27 @@ def _one_task(problem: str, engine: Engine | None = None) -> Bilevel:
 
 
 def slurm() -> dict[str, Any]:
-    """Whether Slurm's sbatch is on the path, and what it says."""
+    """Whether Slurm's sbatch is on the path, and what it and the controller say."""
     sbatch = shutil.which("sbatch")
     if sbatch is None:
         return {"found": False}
+    (works, said), (answers, pinged) = _said(sbatch, "--version"), _said("scontrol", "ping")
+    return {
+        "found": True,
+        "sbatch": sbatch,
+        "version": said.partition("\n")[0] if works else f"does not work: {said.partition(chr(10))[0]}",
+        "controller": pinged if answers else f"does not answer: {pinged.rpartition(chr(10))[2]}",
+        "inside_job": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def _said(*command: str) -> tuple[bool, str]:
+    """Whether a command succeeds, and what it says."""
     try:
-        answer = subprocess.run(
-            [sbatch, "--version"], capture_output=True, text=True, timeout=10, check=False
-        )
-        said = (answer.stdout or answer.stderr).strip().partition("\n")[0]
-        if answer.returncode != 0:
-            said = f"does not work: {said}"
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        said = f"does not answer: {error}"
-    return {"found": True, "sbatch": sbatch, "version": said, "inside_job": os.environ.get("SLURM_JOB_ID")}
+        return False, str(error)
+    return answer.returncode == 0, (answer.stdout or answer.stderr).strip()
 
 
 def plugins() -> dict[str, Any]:

@@ -16,11 +16,13 @@ from bench.toml_lines import Way
 
 STUDIES = Path(__file__).parent / "studies"
 SPLITS = ("train", "val", "test")
-DTYPES = ("float64", "float32", "bfloat16", "float16")
+DTYPES = ("float64", "float32", "tf32", "bfloat16", "float16")
 ENGINES = ("eager", "compiled")
 # The modules of analysis/figures, which nothing here may import; a test compares the two.
-FIGURES = ("accuracy_vs_steps", "cost_vs_steps", "estimators", "libraries", "overview", "peers", "scaling")
-PASSES = ("accuracy", "time", "tensor_bytes", "resident")
+FIGURES = ("accuracy_vs_steps", "cost_vs_steps", "data_scale", "estimators", "libraries", "mixed", "overview")
+FIGURES += ("peers", "precision", "scaling", "unrolling")
+USUAL_PASSES = ("accuracy", "time", "tensor_bytes", "resident")
+PASSES = (*USUAL_PASSES, "certified", "numerics")  # a new pass goes to the end: ids hold them in this order
 DEFAULT_TIME_LIMIT = 600.0
 MOST_SEEDS = 100_000
 
@@ -36,7 +38,7 @@ _DEFAULTS: dict[str, Any] = {
     "threads": (1,),
     "engine": ("eager",),
     "tasks_at_once": (None,),
-    "passes": PASSES,
+    "passes": USUAL_PASSES,
     "repeats": 10,
 }
 _TOP_ONLY = ("question", "figure", "time_limit", "sweep")

@@ -54,7 +54,14 @@ def test_slurm_is_found_on_the_path(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     sbatch.chmod(0o755)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     slurm = doctor.slurm()
-    assert slurm == {"found": True, "sbatch": str(sbatch), "version": "slurm 23.11", "inside_job": "7"}
+    silent = {"found": True, "sbatch": str(sbatch), "version": "slurm 23.11", "inside_job": "7"}
+    assert slurm.pop("controller").startswith("does not answer: ")
+    assert slurm == silent
+    for code, said in (0, "ctl at here is UP"), (1, "does not answer: ctl at here is UP"):
+        ping = tmp_path / "scontrol"
+        ping.write_text(f"#!/bin/sh\necho 'ctl at here is UP'; exit {code}\n")
+        ping.chmod(0o755)
+        assert doctor.slurm()["controller"] == said
 
 
 @pytest.mark.parametrize(("measured", "state"), [(100, "ok"), (109, "ok"), (112, "wrong"), (0, "wrong")])

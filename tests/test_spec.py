@@ -44,7 +44,7 @@ def test_defaults(tmp_path):
     assert sweep.inner == ()
     assert (sweep.seeds, sweep.n_tasks, sweep.split) == ((0,), (4,), ("train",))
     assert (sweep.dtype, sweep.device, sweep.threads) == (("float32",), ("cpu",), (1,))
-    assert (sweep.passes, sweep.repeats) == (spec.PASSES, 10)
+    assert (sweep.passes, sweep.repeats) == (spec.USUAL_PASSES, 10)
 
 
 def test_everything_is_read(tmp_path):

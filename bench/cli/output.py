@@ -21,7 +21,7 @@ def export_records(
     study: str, format: str | None, output: str | None, results: Path, everything: bool
 ) -> int:
     """Write the records of a study: the tidy table (csv, parquet) or the full records (json)."""
-    format = format or _format_of(output)
+    format = _format(format, output)
     of = load_for_reading(study, results)
     found = _records(of, study, results, everything)
     if not found:
@@ -94,9 +94,16 @@ def _say_nothing(study: str, results: Path) -> None:
     warn(f"nothing is measured of {study} under {results}; first: {command('run', study, results)}")
 
 
-def _format_of(output: str | None) -> str:
+def _format(asked: str | None, output: str | None) -> str:
+    """The format that is asked for, by option or by the output file's ending, which must not contradict."""
     ending = Path(output or "").suffix.lstrip(".")
-    return ending if ending in FORMATS else "csv"
+    if output in (None, "-") or not ending:
+        return asked or "csv"
+    if ending not in FORMATS:
+        raise UsageError(f"{output} ends in none of {', '.join(f'.{one}' for one in FORMATS)}; name it so")
+    if asked not in (None, ending):
+        raise UsageError(f"--format {asked} does not go with {output}; leave it out, or name it .{asked}")
+    return ending
 
 
 def _content(found: list[dict[str, Any]], format: str) -> bytes:
