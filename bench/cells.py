@@ -16,7 +16,7 @@ from typing import Any, Union
 
 from bench import registry
 from bench.errors import UsageError
-from bench.spec import SWEEP_KEYS, Spec, Sweep
+from bench.spec import SWEEP_KEYS, TRAIN, Spec, Sweep
 from bench.toml_lines import Way
 
 # Part of every description. Raise it when a metric changes its meaning, so that old records are not reused.
@@ -122,6 +122,12 @@ def _sweep_cells(spec: Spec, sweep: Sweep) -> Iterator[tuple[Cell, tuple[str, ..
         "engine": sweep.engine,
         "tasks_at_once": sweep.tasks_at_once,
     }
+    if sweep.kind == TRAIN:
+        values |= {
+            "outer": _plugins(spec, sweep, "outer", {}),
+            "outer_steps": sweep.outer_steps,
+            "evaluation_tasks": (sweep.evaluation_tasks,),
+        }
     # Every value becomes text once, not once a cell: an id is the hash of these texts in the order of keys.
     columns = [[_Setting.of(key, value) for value in column] for key, column in values.items()]
     keys = list(values)

@@ -1,13 +1,11 @@
 """A training cell: its course, checkpoints on the way, evaluations at its stages, and what it leaves behind.
 
-    <results>/<study>/trained/<id>.npz    meta-parameters at the start, half-way and at the end, and the curves
+    <results>/<study>/trained/<id>.npz    meta-parameters at the start, half-way and at the end, and curves
 
 While training runs the same file is the checkpoint that it goes on from after a kill.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import torch
 from bench import arrays, registry
 from bench.arrays import Arrays
 from bench.at_once import asked
+from bench.desk import Desk
 from bench.errors import UsageError
 from bench.inputs import Prepared
 from bench.train import Course, Training, evaluate
@@ -28,34 +27,18 @@ EVALUATED = ("val", "val", "test")  # at each stage: the test classes are looked
 _STAGE = "stage."
 
 
-@dataclass(frozen=True)
-class Desk:
-    """What a running cell has beside its description: the folder of its study, and somebody to tell.
-
-    progress: called with the steps that are done and all steps. anew: what an earlier run left is not used.
-    """
-
-    folder: Path | None = None
-    progress: Callable[[int, int], None] = lambda done, steps: None
-    anew: bool = False
-
-    def trained(self, cell_id: str) -> Path | None:
-        """The file of a cell's meta-parameters."""
-        return None if self.folder is None else self.folder / "trained" / f"{cell_id}.npz"
-
-
 def train(cell_id: str, description: dict[str, Any], cell: Prepared, desk: Desk) -> dict[str, Any]:
     """Train to the end, from the checkpoint where there is one; returns the record's part.
 
     Raises `DivergedError`, `StoreError`, and what plugins raise.
     """
     course = _course(description, cell)
-    steps, path = description["outer_steps"], desk.trained(cell_id)
+    steps, path = description["outer_steps"], trained(desk.folder, cell_id)
     training, stages = Training(course, cell.engine), {}
     if path is not None and path.exists() and not desk.anew:
         stages = _resume(training, path)
     begun, started, saved = training.step, time.monotonic(), time.monotonic()
-    at = {0: "start", steps // 2: "half", steps: "end"}
+    at = dict(sorted({steps // 2: "half", 0: "start", steps: "end"}.items()))  # one step has no half
     while True:
         if training.step in at and at[training.step] not in stages:
             stages[at[training.step]] = training.theta
@@ -79,6 +62,11 @@ def train(cell_id: str, description: dict[str, Any], cell: Prepared, desk: Desk)
         "seconds_per_step": seconds / max(1, steps - begun) if steps > begun else None,
         "file": None if path is None else {"name": path.name, "sha256": digest},
     }
+
+
+def trained(folder: Path | None, cell_id: str) -> Path | None:
+    """The file of a training cell's meta-parameters in the folder of its study."""
+    return None if folder is None else folder / "trained" / f"{cell_id}.npz"
 
 
 def stage(path: Path, name: str, sha256: str | None = None) -> torch.Tensor:

@@ -12,21 +12,24 @@ from typing import Any
 
 import torch
 
-from bench import accuracy, cores, inputs, measure, numerics, registry
+from bench import accuracy, cores, course, inputs, measure, numerics, registry
 from bench.api import Bilevel, Estimate
 from bench.at_once import usual
 from bench.cells import Cell
+from bench.desk import Desk
 from bench.failures import classify
 from bench.record import SCHEMA, Record, timestamp
 from bench.reference import Reference, absent, implicit_reference, maml_reference
+from bench.spec import TRAIN
 
+_NO_DESK = Desk()
 REFERENCE_METHOD = "fomaml"  # what times are compared with; by name, the harness knows no method
 # The fresh process of the resident pass starts up and calls the method twice; one that takes this long hangs.
 RESIDENT_SECONDS, RESIDENT_CALLS = 120.0, 20.0
 
 
-def run_cell(cell: Cell, study: str) -> Record:
-    """Measure one cell and return its record.
+def run_cell(cell: Cell, study: str, desk: Desk = _NO_DESK) -> Record:
+    """Measure one cell, or train, and return its record.
 
     Order: inputs (outside all clocks), one call of the method, accuracy, certified arithmetic, numerics,
     time, tensor bytes, resident peak. A plugin's failure is never raised: it becomes the record's status and
@@ -47,7 +50,7 @@ def run_cell(cell: Cell, study: str) -> Record:
     with measure.stopwatch(record, "seconds"):
         try:
             with inputs.conditions(cell.description):
-                _measure(cell.description, record)
+                _measure(cell.description, record, desk)
         except Exception as error:  # noqa: BLE001  a plugin may raise anything, and one cell kills no sweep
             record["status"], record["reason"] = classify(error)
     return record
@@ -76,7 +79,7 @@ def _cpu() -> str:
     return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), platform.machine())
 
 
-def _measure(description: dict[str, Any], record: Record) -> None:
+def _measure(description: dict[str, Any], record: Record, desk: Desk) -> None:
     """Fill the record pass by pass; whatever raises leaves in it what was finished."""
     seconds = record["pass_seconds"]
     with measure.stopwatch(seconds, "inputs"):
@@ -84,6 +87,10 @@ def _measure(description: dict[str, Any], record: Record) -> None:
         record["environment"] |= {"data": cell.problem.fingerprint(), **cell.versions()}
     if cell.device.type == "cuda":
         record["environment"]["gpu"] = torch.cuda.get_device_name(cell.device)
+    if TRAIN in description["passes"]:
+        with measure.stopwatch(seconds, TRAIN):
+            record[TRAIN] = course.train(record["id"], description, cell, desk)
+        return
     with measure.stopwatch(seconds, "method"):
         bilevel = cell.bilevel()
         estimate = accuracy.check(cell.run(bilevel), bilevel)

@@ -23,8 +23,11 @@ FIGURES = ("accuracy_vs_steps", "cost_vs_steps", "data_scale", "estimators", "li
 FIGURES += ("peers", "precision", "scaling", "unrolling")
 USUAL_PASSES = ("accuracy", "time", "tensor_bytes", "resident")
 PASSES = (*USUAL_PASSES, "certified", "numerics")  # a new pass goes to the end: ids hold them in this order
+TRAIN = "train"  # the pass of a training cell, in place of all others
+KINDS = ("measure", TRAIN)
 DEFAULT_TIME_LIMIT = 600.0
 MOST_SEEDS = 100_000
+EVALUATION_TASKS = 600  # what the field reports means over
 
 _Check = Callable[[Any, Way], Any]
 
@@ -40,7 +43,13 @@ _DEFAULTS: dict[str, Any] = {
     "tasks_at_once": (None,),
     "passes": USUAL_PASSES,
     "repeats": 10,
+    "kind": "measure",
+    "outer": (),
+    "outer_steps": (),
+    "evaluation_tasks": EVALUATION_TASKS,
 }
+# What only cells of one kind have.
+_MEASURING, _TRAINING = ("passes", "repeats", "split"), ("outer", "outer_steps", "evaluation_tasks")
 _TOP_ONLY = ("question", "figure", "time_limit", "sweep")
 SWEEP_KEYS = ("problem", "method", *_DEFAULTS)
 KEYS = (*_TOP_ONLY, *SWEEP_KEYS)
@@ -48,10 +57,11 @@ KEYS = (*_TOP_ONLY, *SWEEP_KEYS)
 
 @dataclass(frozen=True)
 class Sweep:
-    """One crossing. Every field but ``repeats`` lists alternatives; ``passes`` are all run for every cell.
+    """One crossing. Fields that are tuples list alternatives; but ``passes`` are all run for every cell.
 
-    ``problem``, ``method`` and ``inner`` hold plugin tables as written, lists inside them not yet crossed;
-    ``where`` says for every key where it stands in the file.
+    ``problem``, ``method``, ``inner`` and ``outer`` hold plugin tables as written, lists inside them not yet
+    crossed; ``where`` says for every key where it stands in the file. A sweep of ``kind`` "train" has the one
+    pass `TRAIN`, and one of kind "measure" no outer optimizer.
     """
 
     problem: tuple[dict[str, Any], ...]
@@ -67,6 +77,10 @@ class Sweep:
     tasks_at_once: tuple[int | None, ...]
     passes: tuple[str, ...]
     repeats: int
+    kind: str
+    outer: tuple[dict[str, Any], ...]
+    outer_steps: tuple[int, ...]
+    evaluation_tasks: int
     where: dict[str, Way] = field(repr=False, compare=False)
 
 
@@ -144,6 +158,15 @@ def _sweep(values: dict[str, Any], where: dict[str, Way], way: Way) -> Sweep:
             raise Fault(
                 f"{'this sweep' if way else 'this study'} has no {key}; write for example {example}", way
             )
+    trains = values.get("kind") == TRAIN
+    for key in _MEASURING if trains else _TRAINING:
+        if key in values:
+            raise Fault(f"'{key}' is no key of a sweep that {'trains' if trains else 'measures'}", where[key])
+    if trains:
+        for key, example in (("outer", 'outer = "adam"'), ("outer_steps", "outer_steps = 1000")):
+            if key not in values:
+                raise Fault(f"a sweep that trains has no {key}; write for example {example}", where["kind"])
+        values = values | {"passes": (TRAIN,), "repeats": 1}
     return Sweep(**(_DEFAULTS | values), where=where)
 
 
@@ -240,4 +263,8 @@ _CHECKS: dict[str, _Check] = {
     "tasks_at_once": _many(_whole(1)),
     "passes": _passes,
     "repeats": _whole(1),
+    "kind": _one_of(KINDS, "kind"),
+    "outer": _plugins,
+    "outer_steps": _many(_whole(1)),
+    "evaluation_tasks": _whole(2),
 }

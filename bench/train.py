@@ -21,6 +21,7 @@ from bench.arrays import Arrays
 from bench.at_once import estimate
 from bench.bilevel import Engine
 from bench.errors import UsageError
+from bench.failures import DivergedError
 from bench.inputs import generator, seed_of
 
 NORMAL_95 = 1.96
@@ -52,10 +53,6 @@ class Course:
             rows.append(self.problem.sample(generator(self.key(split, *key, number)), 1, split))
         whole = Tasks(**{f.name: torch.cat([getattr(row, f.name) for row in rows]) for f in fields(Tasks)})
         return whole.to(self.dtype, self.device)
-
-
-class DivergedError(Exception):
-    """A meta-gradient that is not finite: training cannot go on from there."""
 
 
 class Training:

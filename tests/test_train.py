@@ -10,7 +10,8 @@ import torch
 from bench import arrays, registry
 from bench.api import Bilevel, Estimate, Method, OuterOptimizer
 from bench.errors import UsageError
-from bench.train import Course, DivergedError, Training, evaluate
+from bench.failures import DivergedError
+from bench.train import Course, Training, evaluate
 
 LINEAR = {"name": "linear_regression", "dim": 4, "support": 5, "query": 4}
 SINUSOID = {

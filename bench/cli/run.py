@@ -100,6 +100,8 @@ def _run(spec: Spec, store: Store, pending: list[Cell], jobs: int, force: bool) 
 
         def on_event(kind: str, cell: Cell, record: Record | None) -> None:
             nonlocal failures
+            if kind == "progress" and record is not None:
+                shown.inside(f"step {record['done']:,} of {record['steps']:,}")
             if kind != "done" or record is None:
                 return
             failed = record["status"] not in FINE

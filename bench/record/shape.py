@@ -98,6 +98,21 @@ class Certified(TypedDict):
     tasks: list[dict[str, Any]]
 
 
+class Evaluation(TypedDict):
+    stage: str
+    step: int
+    split: str
+    n_tasks: int
+    loss: dict[str, float | None]
+    accuracy: dict[str, float | None] | None
+
+
+class Trained(TypedDict):
+    steps: int
+    curve: dict[str, list[float | None]]
+    evaluations: list[Evaluation]
+
+
 class Cell(TypedDict):
     problem: dict[str, Any]
     method: dict[str, Any]
@@ -124,6 +139,7 @@ class Shape(TypedDict):
     tensor_bytes: NotRequired[Annotated[dict[str, Any], AfterValidator(_has("peak", "meter"))] | None]
     resident: NotRequired[Annotated[dict[str, Any], AfterValidator(_has("growth_bytes"))] | None]
     certified: NotRequired[Certified | None]
+    train: NotRequired[Trained | None]
     numerics: NotRequired[dict[str, Any] | None]
     calls: NotRequired[dict[str, int] | None]
     environment: NotRequired[dict[str, Any] | None]

@@ -1,0 +1,136 @@
+"""Training cells: from a study file to a record and a file of meta-parameters, over kills."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import course, spec
+from bench.cells import expand
+from bench.desk import Desk
+from bench.errors import UsageError
+from bench.record import Store
+from bench.run import run_cell
+from tests.command_line import metabench
+
+STUDY = """
+question = "Does it learn?"
+kind = "train"
+outer = [{name = "adam", learning_rate = 0.01}, "sgd"]
+outer_steps = 12
+evaluation_tasks = 30
+n_tasks = 3
+dtype = "float64"
+problem = {name = "sinusoid", strength = 4.0, network = {name = "mlp", hidden = [8], activation = "tanh"}}
+inner = {name = "gradient_descent", steps = 2, learning_rate = 0.02}
+method = "maml"
+"""
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("learn.toml").write_text(STUDY)
+    return spec.load("learn.toml")
+
+
+def test_a_study_trains(study, tmp_path):
+    cells = expand(study)
+    assert [cell.description["outer"]["name"] for cell in cells] == ["adam", "sgd"]
+    result = metabench("run", "learn.toml", "--jobs", 1)
+    assert result.code == 0, result.err
+    records = {r["id"]: r for r in Store("results", "learn").each()}
+    for cell in cells:
+        record = records[cell.id]
+        assert record["status"] == "ok"
+        train = record["train"]
+        assert [(e["stage"], e["step"], e["split"]) for e in train["evaluations"]] == [
+            ("start", 0, "val"), ("half", 6, "val"), ("end", 12, "test"),
+        ]  # fmt: skip
+        assert train["curve"]["step"] == list(range(1, 13))
+        path = course.trained(Path("results/learn"), cell.id)
+        start, end = (course.stage(path, name, train["file"]["sha256"]) for name in ("start", "end"))
+        assert not torch.equal(start, end)
+    again = run_cell(cells[0], "learn", Desk(tmp_path / "other"))
+    assert again["train"]["curve"] == records[cells[0].id]["train"]["curve"]
+    assert again["train"]["evaluations"] == records[cells[0].id]["train"]["evaluations"]
+    assert again["train"]["file"] == records[cells[0].id]["train"]["file"]  # the same bits
+    with pytest.raises(UsageError, match="no stage 'middle'; it has: start, half, end"):
+        course.stage(path, "middle")
+
+
+SLOW = STUDY.replace("outer_steps = 12", "outer_steps = 400").replace(
+    'outer = [{name = "adam", learning_rate = 0.01}, "sgd"]', 'outer = "adam"'
+)
+
+
+def test_a_killed_training_goes_on_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("learn.toml").write_text(SLOW)
+    (cell,) = expand(spec.load("learn.toml"))
+    program = (
+        "import sys; from pathlib import Path; from bench import course, spec; course.CHECKPOINT_S = 0.0\n"
+        "from bench.cells import expand; from bench.desk import Desk; from bench.run import run_cell\n"
+        "(cell,) = expand(spec.load('learn.toml'))\n"
+        "run_cell(cell, 'learn', Desk(Path('killed')))\n"
+    )
+    root = Path(__file__).parent.parent
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    process = subprocess.Popen([sys.executable, "-c", program], env=environment)
+    path = course.trained(Path("killed"), cell.id)
+    try:
+        end = time.monotonic() + 120
+        while not path.exists():
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        time.sleep(0.3)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    told = []
+    resumed = run_cell(cell, "learn", Desk(Path("killed"), lambda done, steps: told.append(done)))
+    assert told[0] > 1  # not from the beginning
+    whole = run_cell(cell, "learn", Desk(Path("whole")))
+    assert resumed["train"]["file"] == whole["train"]["file"]
+    assert resumed["train"]["evaluations"] == whole["train"]["evaluations"]
+    anew = []
+    run_cell(cell, "learn", Desk(Path("killed"), lambda done, steps: anew.append(done), anew=True))
+    assert anew[0] == 1
+
+
+def test_divergence_is_told(study):
+    text = STUDY.replace('"sgd"]', '{name = "sgd", learning_rate = 1e200}]').replace("12", "40")
+    Path("learn.toml").write_text(text)
+    wild = expand(spec.load("learn.toml"))[1]
+    record = run_cell(wild, "learn")
+    assert record["status"] == "non_finite"
+    assert "meta-gradient of step" in record["reason"]["message"]
+    json.dumps(record)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('kind = "train"', 'kind = "trian"'), "did you mean 'train'"),
+        (('kind = "train"\n', ""), "'outer' is no key of a sweep that measures"),
+        (("outer_steps = 12\n", ""), "has no outer_steps; write for example outer_steps = 1000"),
+        (
+            ("outer_steps = 12\n", 'outer_steps = 12\npasses = "time"\n'),
+            "'passes' is no key of a sweep that trains",
+        ),
+        (("outer_steps = 12", "outer_steps = 0"), "a whole number, 1 or more"),
+        (('"sgd"]', '"sdg"]'), "did you mean 'sgd'"),
+    ],
+)
+def test_a_wrong_key_is_one_clear_error(study, change, said):
+    Path("learn.toml").write_text(STUDY.replace(*change))
+    result = metabench("plan", "learn.toml")
+    assert result.code == 2
+    assert said in result.err.replace("\n", " ")
