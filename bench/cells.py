@@ -127,6 +127,8 @@ def _sweep_cells(spec: Spec, sweep: Sweep) -> Iterator[tuple[Cell, tuple[str, ..
             "outer": _plugins(spec, sweep, "outer", {}),
             "outer_steps": sweep.outer_steps,
             "evaluation_tasks": (sweep.evaluation_tasks,),
+            "validations": (sweep.validations,),
+            "validation_tasks": (sweep.validation_tasks,),
         }
     # Every value becomes text once, not once a cell: an id is the hash of these texts in the order of keys.
     columns = [[_Setting.of(key, value) for value in column] for key, column in values.items()]

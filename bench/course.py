@@ -1,30 +1,31 @@
-"""A training cell: its course, checkpoints on the way, evaluations at its stages, and what it leaves behind.
+"""A training cell: its course, checkpoints and validations on the way, the test at its end, what it leaves.
 
-    <results>/<study>/trained/<id>.npz    meta-parameters at the start, half-way and at the end, and curves
-
-While training runs the same file is the checkpoint that it goes on from after a kill.
+What it leaves is a file (`bench.record.trained`) of the meta-parameters at the start, half-way and at the end,
+with all that training on would need.
 """
 
 import time
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
 from bench import arrays, registry
+from bench.api import Vector
 from bench.arrays import Arrays
 from bench.at_once import asked
 from bench.desk import Desk
-from bench.errors import UsageError
 from bench.inputs import Prepared
+from bench.record import trained
+from bench.record.trained import STAGE
 from bench.train import Course, Training, evaluate
 
 CHECKPOINT_S = 20.0
 POINTS = 100  # of a curve in a record; the file has all
-STAGES = ("start", "half", "end")
-EVALUATED = ("val", "val", "test")  # at each stage: the test classes are looked at once
-_STAGE = "stage."
+ON_THE_WAY, AT_THE_END = "val", "test"  # the test classes are looked at once
+_VALIDATED = "validated."
+_NUMBERS = ("mean", "deviation", "half_width")
 
 
 def train(cell_id: str, description: dict[str, Any], cell: Prepared, desk: Desk) -> dict[str, Any]:
@@ -33,50 +34,78 @@ def train(cell_id: str, description: dict[str, Any], cell: Prepared, desk: Desk)
     Raises `DivergedError`, `StoreError`, and what plugins raise.
     """
     course = _course(description, cell)
-    steps, path = description["outer_steps"], trained(desk.folder, cell_id)
-    training, stages = Training(course, cell.engine), {}
+    steps, way = description["outer_steps"], _Way(Training(course, cell.engine))
+    path = None if desk.folder is None else trained.checkpoint(desk.folder, cell_id)
     if path is not None and path.exists() and not desk.anew:
-        stages = _resume(training, path)
-    begun, started, saved = training.step, time.monotonic(), time.monotonic()
-    at = dict(sorted({steps // 2: "half", 0: "start", steps: "end"}.items()))  # one step has no half
+        way.restore(arrays.read(path))
+    training, begun = way.training, way.training.step
+    at = stages(steps)
+    validated = {steps * i // description["validations"] for i in range(description["validations"] + 1)}
+    spent, saved = 0.0, time.monotonic()
     while True:
-        if training.step in at and at[training.step] not in stages:
-            stages[at[training.step]] = training.theta
+        if training.step in at:
+            way.stages[at[training.step]] = training.theta
+        if training.step in validated - way.validations.keys():
+            found = evaluate(course, training.theta, ON_THE_WAY, description["validation_tasks"])
+            way.validations[training.step] = found
         if training.step >= steps:
             break
+        started = time.monotonic()
         training.advance()
+        spent += time.monotonic() - started
         desk.progress(training.step, steps)
         if path is not None and time.monotonic() - saved > CHECKPOINT_S:
-            arrays.write(path, training.checkpoint() | _named(stages))
+            arrays.write(path, way.checkpoint())
             saved = time.monotonic()
-    seconds = time.monotonic() - started
-    digest = None if path is None else arrays.write(path, training.checkpoint() | _named(stages))
+    tested = evaluate(course, training.theta, AT_THE_END, description["evaluation_tasks"])
+    evaluated = [*way.validations.items(), (steps, tested)]
     return {
         "steps": steps,
         "curve": _curve(training),
-        "evaluations": [
-            {"stage": stage, "step": step}
-            | evaluate(course, stages[stage], split, description["evaluation_tasks"])
-            for (step, stage), split in zip(at.items(), EVALUATED[-len(at) :], strict=True)
-        ],
-        "seconds_per_step": seconds / max(1, steps - begun) if steps > begun else None,
-        "file": None if path is None else {"name": path.name, "sha256": digest},
+        "evaluations": [{"step": step} | found for step, found in evaluated],
+        "seconds_per_step": spent / (steps - begun) if steps > begun else None,
+        "file": None if desk.folder is None else trained.keep(desk.folder, cell_id, way.checkpoint()),
     }
 
 
-def trained(folder: Path | None, cell_id: str) -> Path | None:
-    """The file of a training cell's meta-parameters in the folder of its study."""
-    return None if folder is None else folder / "trained" / f"{cell_id}.npz"
+def stages(steps: int) -> dict[int, str]:
+    """Step -> the name of the meta-parameters then, for those that are kept; one step has no half."""
+    return dict(sorted({steps // 2: "half", 0: "start", steps: "end"}.items()))
 
 
-def stage(path: Path, name: str, sha256: str | None = None) -> torch.Tensor:
-    """The meta-parameters that a training cell had at a stage. Raises `UsageError` where there are none."""
-    found = arrays.read(path, sha256)
-    key = f"{_STAGE}{name}"
-    if key not in found:
-        known = ", ".join(n.removeprefix(_STAGE) for n in found if n.startswith(_STAGE)) or "none"
-        raise UsageError(f"{path} has no stage '{name}'; it has: {known}")
-    return torch.from_numpy(found[key])
+@dataclass
+class _Way:
+    """A training and what was kept on its way: meta-parameters by stage, validations by step."""
+
+    training: Training
+    stages: dict[str, Vector] = field(default_factory=dict)
+    validations: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def checkpoint(self) -> Arrays:
+        """All that `restore` needs to go on as if nothing had happened."""
+        found = self.validations.values()
+        kept = {f"{STAGE}{name}": theta.cpu().numpy() for name, theta in self.stages.items()}
+        kept[f"{_VALIDATED}step"] = np.array(list(self.validations), dtype=np.int64)
+        kept[f"{_VALIDATED}n_tasks"] = np.array([one["n_tasks"] for one in found], dtype=np.int64)
+        for key in ("loss", "accuracy"):
+            if rows := [[one[key][k] for k in _NUMBERS] for one in found if one[key] is not None]:
+                kept[f"{_VALIDATED}{key}"] = np.array(rows)
+        return self.training.checkpoint() | kept
+
+    def restore(self, kept: Arrays) -> None:
+        """Go on from a `checkpoint`. Raises `UsageError` where it is of another network."""
+        own = (STAGE, _VALIDATED)
+        self.training.restore({name: value for name, value in kept.items() if not name.startswith(own)})
+        for name, value in kept.items():
+            if name.startswith(STAGE):
+                self.stages[name.removeprefix(STAGE)] = torch.from_numpy(value)
+        for row, step in enumerate(kept[f"{_VALIDATED}step"].tolist()):
+            n_tasks = int(kept[f"{_VALIDATED}n_tasks"][row])
+            found: dict[str, Any] = {"split": ON_THE_WAY, "n_tasks": n_tasks}
+            for key in ("loss", "accuracy"):
+                rows = kept.get(f"{_VALIDATED}{key}")
+                found[key] = None if rows is None else dict(zip(_NUMBERS, rows[row].tolist(), strict=True))
+            self.validations[step] = found
 
 
 def _course(description: dict[str, Any], cell: Prepared) -> Course:
@@ -86,20 +115,6 @@ def _course(description: dict[str, Any], cell: Prepared) -> Course:
         cell.problem, cell.method, outer, description["n_tasks"], description["seed"],
         cell.meta.dtype, cell.device, few,
     )  # fmt: skip
-
-
-def _resume(training: Training, path: Path) -> dict[str, torch.Tensor]:
-    found = arrays.read(path)
-    training.restore({name: value for name, value in found.items() if not name.startswith(_STAGE)})
-    return {
-        name.removeprefix(_STAGE): torch.from_numpy(value)
-        for name, value in found.items()
-        if name.startswith(_STAGE)
-    }
-
-
-def _named(stages: dict[str, torch.Tensor]) -> Arrays:
-    return {f"{_STAGE}{name}": theta.cpu().numpy() for name, theta in stages.items()}
 
 
 def _curve(training: Training) -> dict[str, list[float]]:

@@ -90,6 +90,8 @@ def _measure(description: dict[str, Any], record: Record, desk: Desk) -> None:
     if TRAIN in description["passes"]:
         with measure.stopwatch(seconds, TRAIN):
             record[TRAIN] = course.train(record["id"], description, cell, desk)
+        if cell.engine is not None:
+            record["engine"] = cell.engine.report()
         return
     with measure.stopwatch(seconds, "method"):
         bilevel = cell.bilevel()

@@ -28,6 +28,7 @@ KINDS = ("measure", TRAIN)
 DEFAULT_TIME_LIMIT = 600.0
 MOST_SEEDS = 100_000
 EVALUATION_TASKS = 600  # what the field reports means over
+VALIDATIONS, VALIDATION_TASKS = 10, 100
 
 _Check = Callable[[Any, Way], Any]
 
@@ -47,9 +48,12 @@ _DEFAULTS: dict[str, Any] = {
     "outer": (),
     "outer_steps": (),
     "evaluation_tasks": EVALUATION_TASKS,
+    "validations": VALIDATIONS,
+    "validation_tasks": VALIDATION_TASKS,
 }
 # What only cells of one kind have.
-_MEASURING, _TRAINING = ("passes", "repeats", "split"), ("outer", "outer_steps", "evaluation_tasks")
+_MEASURING = ("passes", "repeats", "split")
+_TRAINING = ("outer", "outer_steps", "evaluation_tasks", "validations", "validation_tasks")
 _TOP_ONLY = ("question", "figure", "time_limit", "sweep")
 SWEEP_KEYS = ("problem", "method", *_DEFAULTS)
 KEYS = (*_TOP_ONLY, *SWEEP_KEYS)
@@ -81,6 +85,8 @@ class Sweep:
     outer: tuple[dict[str, Any], ...]
     outer_steps: tuple[int, ...]
     evaluation_tasks: int
+    validations: int
+    validation_tasks: int
     where: dict[str, Way] = field(repr=False, compare=False)
 
 
@@ -267,4 +273,6 @@ _CHECKS: dict[str, _Check] = {
     "outer": _plugins,
     "outer_steps": _many(_whole(1)),
     "evaluation_tasks": _whole(2),
+    "validations": _whole(1),
+    "validation_tasks": _whole(2),
 }

@@ -15,7 +15,8 @@ from bench.desk import Desk
 from bench.disk import StoreError
 from bench.failures import classify
 from bench.processes import die_with_parent, ignore_scheduler
-from bench.record import Record, Store, unmeasured
+from bench.record import MEASURED, Record, Store, unmeasured
+from bench.record.trained import drop_checkpoint
 
 Runner = Callable[[Cell, str, Desk], Record]
 Progress = Callable[[int, int], None]
@@ -42,6 +43,8 @@ def measure(
         if record["id"] != cell.id:
             raise ValueError(f"the runner was given cell {cell.id} and returned a record of {record['id']}")
         store.write(record, replace)
+        if record["status"] in MEASURED:
+            drop_checkpoint(store.folder, cell.id)
     except StoreError:
         raise
     except Exception as error:  # noqa: BLE001  one cell never ends a sweep

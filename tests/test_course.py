@@ -11,20 +11,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import course, spec
+from bench import course, inputs, spec
 from bench.cells import expand
 from bench.desk import Desk
 from bench.errors import UsageError
-from bench.record import Store
+from bench.record import Store, trained
 from bench.run import run_cell
+from bench.train import evaluate
 from tests.command_line import metabench
 
+STAGES = ("start", "half", "end")
 STUDY = """
 question = "Does it learn?"
 kind = "train"
 outer = [{name = "adam", learning_rate = 0.01}, "sgd"]
 outer_steps = 12
 evaluation_tasks = 30
+validations = 4
+validation_tasks = 20
 n_tasks = 3
 dtype = "float64"
 problem = {name = "sinusoid", strength = 4.0, network = {name = "mlp", hidden = [8], activation = "tanh"}}
@@ -50,22 +54,25 @@ def test_a_study_trains(study, tmp_path):
         record = records[cell.id]
         assert record["status"] == "ok"
         train = record["train"]
-        assert [(e["stage"], e["step"], e["split"]) for e in train["evaluations"]] == [
-            ("start", 0, "val"), ("half", 6, "val"), ("end", 12, "test"),
-        ]  # fmt: skip
+        evaluated = [(e["step"], e["split"], e["n_tasks"]) for e in train["evaluations"]]
+        assert evaluated == [*((step, "val", 20) for step in (0, 3, 6, 9, 12)), (12, "test", 30)]
         assert train["curve"]["step"] == list(range(1, 13))
-        path = course.trained(Path("results/learn"), cell.id)
-        start, end = (course.stage(path, name, train["file"]["sha256"]) for name in ("start", "end"))
-        assert not torch.equal(start, end)
+        path = trained.file_of(Path("results/learn"), record)
+        start, half, end = (trained.stage(path, name, train["file"]["sha256"]) for name in STAGES)
+        of = course._course(cell.description, inputs.prepare(cell.description))
+        for at, theta in ((0, start), (2, half), (4, end)):  # what is kept is what was evaluated
+            found = {"step": 3 * at, **evaluate(of, torch.from_numpy(theta), "val", 20)}
+            assert found == train["evaluations"][at]
+        assert {"step": 12, **evaluate(of, torch.from_numpy(end), "test", 30)} == train["evaluations"][-1]
     again = run_cell(cells[0], "learn", Desk(tmp_path / "other"))
     assert again["train"]["curve"] == records[cells[0].id]["train"]["curve"]
     assert again["train"]["evaluations"] == records[cells[0].id]["train"]["evaluations"]
     assert again["train"]["file"] == records[cells[0].id]["train"]["file"]  # the same bits
     with pytest.raises(UsageError, match="no stage 'middle'; it has: start, half, end"):
-        course.stage(path, "middle")
+        trained.stage(path, "middle")
 
 
-SLOW = STUDY.replace("outer_steps = 12", "outer_steps = 400").replace(
+SLOW = STUDY.replace("outer_steps = 12", "outer_steps = 400").replace("validations = 4", "validations = 40").replace(
     'outer = [{name = "adam", learning_rate = 0.01}, "sgd"]', 'outer = "adam"'
 )
 
@@ -83,7 +90,7 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path, monkeypatch):
     root = Path(__file__).parent.parent
     environment = os.environ | {"PYTHONPATH": str(root)}
     process = subprocess.Popen([sys.executable, "-c", program], env=environment)
-    path = course.trained(Path("killed"), cell.id)
+    path = trained.checkpoint(Path("killed"), cell.id)
     try:
         end = time.monotonic() + 120
         while not path.exists():

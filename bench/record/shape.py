@@ -98,19 +98,30 @@ class Certified(TypedDict):
     tasks: list[dict[str, Any]]
 
 
+class Summary(TypedDict):
+    mean: float | None
+    deviation: float | None
+    half_width: float | None
+
+
 class Evaluation(TypedDict):
-    stage: str
     step: int
     split: str
     n_tasks: int
-    loss: dict[str, float | None]
-    accuracy: dict[str, float | None] | None
+    loss: Summary
+    accuracy: Summary | None
+
+
+class TrainedFile(TypedDict):
+    name: str
+    sha256: str
 
 
 class Trained(TypedDict):
     steps: int
     curve: dict[str, list[float | None]]
     evaluations: list[Evaluation]
+    file: TrainedFile | None
 
 
 class Cell(TypedDict):
