@@ -61,6 +61,7 @@ def train(cell_id: str, description: dict[str, Any], cell: Prepared, desk: Desk)
     evaluated = [*way.validations.items(), (steps, tested)]
     return {
         "steps": steps,
+        "resumed_at": begun,
         "curve": _curve(training),
         "evaluations": [{"step": step} | found for step, found in evaluated],
         "seconds_per_step": spent / (steps - begun) if steps > begun else None,

@@ -119,6 +119,8 @@ class TrainedFile(TypedDict):
 
 class Trained(TypedDict):
     steps: int
+    resumed_at: int
+    seconds_per_step: float | None
     curve: dict[str, list[float | None]]
     evaluations: list[Evaluation]
     file: TrainedFile | None

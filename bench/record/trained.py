@@ -20,6 +20,7 @@ from bench.errors import UsageError
 from bench.record.form import Record
 
 FOLDER = "trained"
+STAGES = ("start", "half", "end")
 STAGE = "stage."  # before the name of an array: the meta-parameters at that stage
 _FINISHED = re.compile(r"([\w-]+)\.([0-9a-f]{16})\.npz")
 _CHECKPOINT = re.compile(r"([\w-]+)\.checkpoint\.npz")
