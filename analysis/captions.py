@@ -5,15 +5,18 @@ from types import MappingProxyType
 
 import pandas as pd
 
-from analysis import reasons, stats, style, table, units
+from analysis import reasons, stats, style, table, training, units
 from analysis.metrics import CONTROL
 from bench.record import NO_KERNEL, RAN_EAGER
+from bench.spec import TRAIN
 
 _NOT_SETTINGS = ("environment.", "time.", "tensor_bytes.", "resident.", "calls.", "pass_seconds.", "stats.")
 _NOT_SETTINGS += ("error.", "cosine.", "norm_ratio.", "missing.", "how.", "numerics.", "certified.")
+_NOT_SETTINGS += ("evaluation.", "test.", "train.")
 _LABELS = {"id", "study", "status", "reason", "problem", "method", "started", "seconds", "task", "converged"}
 _LABELS |= {"stationarity", "query_loss", "query_accuracy", "meta_grad_norm", "meta_grad_sha256", "contract"}
 _LABELS |= {"method.inner.steps", "method.steps"}  # the column "steps" holds both
+_LABELS |= {training.OUTER}
 MOST_VALUES = 14
 ELEMENTS = ("crosses", "rows", "shared", "floor", "turns")  # as `panels.mark` names them
 
@@ -63,9 +66,10 @@ def numbers(frame: pd.DataFrame) -> str:
     cells = table.cells(frame)
     ok, seeds = int((cells["status"] == "ok").sum()), cells["seed"].nunique()
     tasks = sorted(cells["n_tasks"].dropna().unique())
+    per = "outer step" if len(cells) and (cells["passes"] == TRAIN).all() else "cell"
     return (
         f"{_many(len(cells), 'cell')} ({ok} ended well), {_many(seeds, 'seed')}, "
-        f"{' or '.join(str(t) for t in tasks) or 'unknown'} tasks per cell, "
+        f"{' or '.join(str(t) for t in tasks) or 'unknown'} tasks per {per}, "
         f"{_many(cells['method'].nunique(), 'method')}, {_many(cells['problem'].nunique(), 'problem')}"
     )
 
@@ -98,7 +102,7 @@ def control(frame: pd.DataFrame) -> str:
 
 def axes(drawn: Collection[str]) -> str:
     """How to read the axes, as far as it takes ``drawn`` elements."""
-    text = "Logarithmic."
+    text = "Linear." if "linear" in drawn else "Logarithmic."
     if "floor" in drawn:
         text += (
             " A dotted line is a floor: what lies there is zero or at most its label, far below everything "
@@ -136,8 +140,8 @@ def caption(
     drawn: Collection[str] = ELEMENTS,
 ) -> dict[str, str]:
     """Heading -> text, in reading order; empty parts are left out. ``more`` comes after what is shown.
-
-    Of the `ELEMENTS` of a figure only those ``drawn`` are explained.
+    Where it has a heading of every caption it is said instead. Of the `ELEMENTS` of a figure only those
+    ``drawn`` are explained.
     """
     constant, varied = settings(frame)
     parts = {
@@ -154,7 +158,7 @@ def caption(
         "Markers": markers(frame),
         "A/A control": control(frame),
     }
-    return {heading: text for heading, text in parts.items() if text}
+    return {heading: text for heading, text in (parts | more).items() if text}
 
 
 def _listed(values: dict[str, str]) -> str:

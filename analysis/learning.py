@@ -6,7 +6,6 @@ tasks, so that two optimizers are compared by the differences within seeds.
 
 from itertools import combinations
 
-import numpy as np
 import pandas as pd
 
 from analysis import stats, style, table, training
@@ -14,7 +13,6 @@ from analysis.metrics import TESTS, Metric
 from analysis.training import OUTER
 
 ON_THE_WAY = "val"
-TITLES = {"loss": "query loss after adaptation", "accuracy": "query accuracy after adaptation"}
 Sentence = tuple[str, str, str]  # the question, what answers it, the rest of the sentence
 
 
@@ -98,16 +96,12 @@ def _against(values: pd.DataFrame, one: str, other: str, metric: Metric) -> str:
     mean = stats.student((both[one] - both[other]).to_numpy(dtype=float))
     if mean.n == 0:
         return "No seed ended well with both."
-    words = ("higher", "lower")[mean.mean < 0]
-    ends = sorted((abs(mean.low), abs(mean.high))) if mean.low * mean.high > 0 else (mean.low, mean.high)
-    if mean.low * mean.high <= 0 and mean.mean < 0:
-        ends = (-mean.high, -mean.low)
-    certain = mean.low * mean.high > 0
-    level = _points(abs(mean.mean), metric)
-    if mean.n > 1:
-        level += f" [{', '.join(_points(end, metric) for end in ends)}]"
-    tail = "" if certain else ": not told apart"
-    return f"{one}'s {metric.short} is {words} by {level} in {_seeds(mean.n)}{tail}."
+    sign, word = (-1.0, "lower") if mean.mean < 0 else (1.0, "higher")
+    low, high = sorted((sign * mean.low, sign * mean.high))
+    interval = f" [{_points(low, metric)}, {_points(high, metric)}]" if mean.n > 1 else ""
+    tail = "" if low > 0 else ": not told apart"
+    level = f"{_points(sign * mean.mean, metric)}{interval}"
+    return f"{one}'s {metric.short} is {word} by {level} in {_seeds(mean.n)}{tail}."
 
 
 def _points(value: float, metric: Metric) -> str:
@@ -118,9 +112,9 @@ def _learnt(here: pd.DataFrame, outer: str, kind: str) -> str:
     found = curves(here, kind).get(outer)
     if found is None or len(found) < 2:
         return ""
-    metric = TESTS[kind]
-    first, last = (metric.describe(*found.iloc[i][["mean", "low", "high"]]) for i in (0, -1))
-    return f": the {kind} on validation tasks goes from {first} at step {found.index[0]} to {last} at {found.index[-1]:,}."
+    ends = (TESTS[kind].describe(*found.iloc[i][["mean", "low", "high"]]) for i in (0, -1))
+    first, last = (f"{text} at step {step:,}" for text, step in zip(ends, found.index[[0, -1]], strict=True))
+    return f": the {kind} on validation tasks goes from {first} to {last}."
 
 
 def _name(here: pd.DataFrame, outer: str) -> str:

@@ -23,10 +23,10 @@ from bench.toml_lines import Way
 CONTRACT = 1
 
 # No part of a description, so that cells from before these settings keep their ids.
-_LEFT_OUT = (("engine", "eager"), ("tasks_at_once", None))
+_LEFT_OUT = (("engine", "eager"), ("tasks_at_once", None), ("start", None))
 
 # What neighbours in the list of cells share, most important first: draws of tasks and reference gradients.
-_SHARED = ("problem", "seed", "n_tasks", "split", "dtype")
+_SHARED = ("problem", "seed", "start", "n_tasks", "split", "dtype")
 
 # Single values of a description that a study may cross, in the order in which they are.
 _SETTINGS = ("seed", "n_tasks", "split", "dtype", "device", "threads")
@@ -121,6 +121,7 @@ def _sweep_cells(spec: Spec, sweep: Sweep) -> Iterator[tuple[Cell, tuple[str, ..
         "contract": (CONTRACT,),
         "engine": sweep.engine,
         "tasks_at_once": sweep.tasks_at_once,
+        "start": sweep.start,
     }
     if sweep.kind == TRAIN:
         values |= {

@@ -19,6 +19,8 @@ from bench.desk import Desk
 from bench.inputs import Prepared
 from bench.record import trained
 from bench.record.trained import STAGE
+from bench.spec import STAGES
+from bench.start import KEY
 from bench.train import Course, Training, evaluate
 
 CHECKPOINT_S = 20.0
@@ -34,7 +36,8 @@ def train(cell_id: str, description: dict[str, Any], cell: Prepared, desk: Desk)
     Raises `DivergedError`, `StoreError`, and what plugins raise.
     """
     course = _course(description, cell)
-    steps, way = description["outer_steps"], _Way(Training(course, cell.engine))
+    own = cell.meta if KEY in description else None
+    steps, way = description["outer_steps"], _Way(Training(course, cell.engine, own))
     path = None if desk.folder is None else trained.checkpoint(desk.folder, cell_id)
     if path is not None and path.exists() and not desk.anew:
         way.restore(arrays.read(path))
@@ -71,7 +74,8 @@ def train(cell_id: str, description: dict[str, Any], cell: Prepared, desk: Desk)
 
 def stages(steps: int) -> dict[int, str]:
     """Step -> the name of the meta-parameters then, for those that are kept; one step has no half."""
-    return dict(sorted({steps // 2: "half", 0: "start", steps: "end"}.items()))
+    start, half, end = STAGES
+    return dict(sorted({steps // 2: half, 0: start, steps: end}.items()))
 
 
 @dataclass

@@ -16,6 +16,7 @@ from bench import api, registry
 from bench.api import Bilevel, Declined, Estimate, Method, Problem, Tasks, Vector
 from bench.at_once import asked, estimate
 from bench.compiled import Engine
+from bench.start import taken_over
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ def prepare(description: dict[str, Any]) -> Prepared:
     for part in (*registry.parts(problem), *registry.parts(method)):
         if reason := registry.unavailable(part):
             raise Declined(reason)
-    meta, tasks = draw(*_draw_key(description))
-    dtype = dtype_of(description)
+    drawn, tasks = draw(*_draw_key(description))
+    meta, dtype = taken_over(description, drawn), dtype_of(description)
     seeds = tuple(seed_of("noise", description["seed"], task) for task in range(len(tasks)))
     # A copy: a method that writes into its input must not change what the next cell gets.
     own = meta.to(device, dtype, copy=True)
@@ -82,16 +83,16 @@ def prepare(description: dict[str, Any]) -> Prepared:
 def exact(key: str) -> Bilevel:
     """The inputs that cells with this `exact_key` get, rounded to their dtype, in float64 on the CPU."""
     description = json.loads(key)
-    meta, tasks = draw(*_draw_key(description))
-    dtype = dtype_of(description)
+    drawn, tasks = draw(*_draw_key(description))
+    meta, dtype = taken_over(description, drawn), dtype_of(description)
     problem = registry.build("problem", description["problem"])
     return Bilevel(problem, tasks.to(dtype).to(torch.float64), meta.to(dtype).to(torch.float64))
 
 
 def exact_key(description: dict[str, Any]) -> str:
     """What the float64 problem of a cell depends on: cells that share it share their references."""
-    names = ("problem", "seed", "n_tasks", "split", "dtype")
-    return json.dumps({name: description[name] for name in names}, sort_keys=True)
+    names = ("problem", "seed", "n_tasks", "split", "dtype", "start")
+    return json.dumps({name: description[name] for name in names if name in description}, sort_keys=True)
 
 
 def _draw_key(description: dict[str, Any]) -> tuple[str, int, int, str]:

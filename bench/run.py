@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bench import accuracy, cores, course, inputs, measure, numerics, registry
+from bench import accuracy, cores, course, inputs, measure, numerics, registry, start
 from bench.api import Bilevel, Estimate
 from bench.at_once import usual
 from bench.cells import Cell
@@ -50,7 +50,8 @@ def run_cell(cell: Cell, study: str, desk: Desk = _NO_DESK) -> Record:
     with measure.stopwatch(record, "seconds"):
         try:
             with inputs.conditions(cell.description):
-                _measure(cell.description, record, desk)
+                results = None if desk.folder is None else desk.folder.parent
+                _measure(start.located(cell.description, results), record, desk)
         except Exception as error:  # noqa: BLE001  a plugin may raise anything, and one cell kills no sweep
             record["status"], record["reason"] = classify(error)
     return record
@@ -85,6 +86,8 @@ def _measure(description: dict[str, Any], record: Record, desk: Desk) -> None:
     with measure.stopwatch(seconds, "inputs"):
         cell = inputs.prepare(description)
         record["environment"] |= {"data": cell.problem.fingerprint(), **cell.versions()}
+        if start.KEY in description:
+            record["environment"]["start"] = description[start.KEY]["sha256"]
     if cell.device.type == "cuda":
         record["environment"]["gpu"] = torch.cuda.get_device_name(cell.device)
     if TRAIN in description["passes"]:

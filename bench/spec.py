@@ -19,10 +19,11 @@ SPLITS = ("train", "val", "test")
 DTYPES = ("float64", "float32", "tf32", "bfloat16", "float16")
 ENGINES = ("eager", "compiled")
 # The modules of analysis/figures, which nothing here may import; a test compares the two.
-FIGURES = ("accuracy_vs_steps", "cost_vs_steps", "data_scale", "estimators", "libraries", "mixed", "overview")
-FIGURES += ("peers", "precision", "scaling", "unrolling")
+FIGURES = ("accuracy_vs_steps", "cost_vs_steps", "data_scale", "estimators", "learning_curves", "libraries")
+FIGURES += ("mixed", "overview", "peers", "precision", "scaling", "unrolling")
 USUAL_PASSES = ("accuracy", "time", "tensor_bytes", "resident")
 PASSES = (*USUAL_PASSES, "certified", "numerics")  # a new pass goes to the end: ids hold them in this order
+STAGES = ("start", "half", "end")  # of a training, whose meta-parameters are kept
 TRAIN = "train"  # the pass of a training cell, in place of all others
 KINDS = ("measure", TRAIN)
 DEFAULT_TIME_LIMIT = 600.0
@@ -44,6 +45,7 @@ _DEFAULTS: dict[str, Any] = {
     "tasks_at_once": (None,),
     "passes": USUAL_PASSES,
     "repeats": 10,
+    "start": (None,),
     "kind": "measure",
     "outer": (),
     "outer_steps": (),
@@ -81,6 +83,7 @@ class Sweep:
     tasks_at_once: tuple[int | None, ...]
     passes: tuple[str, ...]
     repeats: int
+    start: tuple[dict[str, Any] | None, ...]
     kind: str
     outer: tuple[dict[str, Any], ...]
     outer_steps: tuple[int, ...]
@@ -218,14 +221,34 @@ def _plugin(value: Any, way: Way) -> dict[str, Any]:
     return table
 
 
+def _starts(value: Any, way: Way) -> tuple[dict[str, Any], ...]:
+    """The id of a training cell, or a table of its id and stages; or a list of these."""
+    found = []
+    for item, place in zip(*_items(value, way), strict=True):
+        table = {"cell": item} if isinstance(item, str) else item
+        if not isinstance(table, dict) or "cell" not in table:
+            raise impossible(item, 'the id of a training cell, or {cell = "ID", stage = "half"}', place)
+        _refuse_unknown(table, ("cell", "stage"), "key of start", place)
+        if not isinstance(table["cell"], str) or not re.fullmatch(r"[0-9a-f]{16}", table["cell"]):
+            allowed = "the 16 digits that `metabench plan STUDY --cells` shows"
+            raise impossible(table["cell"], allowed, (*place, "cell") if table is item else place)
+        stages = _many(_one_of(STAGES, "stage"))(table.get("stage", STAGES[-1]), (*place, "stage"))
+        found += [{"cell": table["cell"], "stage": stage} for stage in stages]
+    return tuple(found)
+
+
+def _items(value: Any, way: Way) -> tuple[list[Any], list[Way]]:
+    items = value if isinstance(value, list) else [value]
+    if not items:
+        raise impossible(value, "at least one value; an empty list leaves no cell", way)
+    return items, [(*way, i) for i in range(len(items))]
+
+
 def _many(one: _Check) -> _Check:
     """A value or a list of values, as a tuple."""
 
     def check(value: Any, way: Way) -> tuple[Any, ...]:
-        items = value if isinstance(value, list) else [value]
-        if not items:
-            raise impossible(value, "at least one value; an empty list leaves no cell", way)
-        return tuple(one(item, (*way, i)) for i, item in enumerate(items))
+        return tuple(one(item, place) for item, place in zip(*_items(value, way), strict=True))
 
     return check
 
@@ -269,6 +292,7 @@ _CHECKS: dict[str, _Check] = {
     "tasks_at_once": _many(_whole(1)),
     "passes": _passes,
     "repeats": _whole(1),
+    "start": _starts,
     "kind": _one_of(KINDS, "kind"),
     "outer": _plugins,
     "outer_steps": _many(_whole(1)),

@@ -56,15 +56,18 @@ class Course:
 
 
 class Training:
-    """Meta-parameters on their way; ``losses`` and ``norms`` have a number for every step taken.
+    """Meta-parameters on their way, from ``start`` or else where the problem begins.
+
+    ``losses`` and ``norms`` have a number for every step taken.
 
     losses: mean query loss of the batch at the adapted parameters, before theta moves. norms: of g.
     """
 
-    def __init__(self, course: Course, engine: Engine | None = None):
+    def __init__(self, course: Course, engine: Engine | None = None, start: Vector | None = None):
         self.course, self._engine = course, engine
-        start = course.problem.init(generator(course.key("init", course.seed)))
-        self._theta: Tensor = start.to(course.device, course.dtype).requires_grad_()
+        if start is None:
+            start = course.problem.init(generator(course.key("init", course.seed)))
+        self._theta: Tensor = start.to(course.device, course.dtype, copy=True).requires_grad_()
         self._optimizer = course.outer.optimizer(self._theta)
         self.losses: list[float] = []
         self.norms: list[float] = []

@@ -4,7 +4,8 @@ A figure module has ``draw(frame) -> list[Figure]``, where ``frame`` is `analysi
 ``shows(frame, drawn) -> str``: what is plotted, in words, where ``drawn`` are the elements that the figures
 have (`panels.elements`). Where its caption takes more from the records than every caption does, it also has
 ``words(frame) -> dict[str, str]``, heading -> text. A study is drawn by the module that it names as
-``figure`` (`bench.spec.FIGURES` lists them), else by the one of its own name, else by `overview`.
+``figure`` (`bench.spec.FIGURES` lists them), else by the one of its own name, else by `learning_curves` where
+it trains, and by `overview`.
 """
 
 import importlib
@@ -21,6 +22,7 @@ from matplotlib.figure import Figure
 
 from analysis import captions, panels, style
 from bench.errors import UsageError, unknown
+from bench.spec import TRAIN
 
 if TYPE_CHECKING:
     from bench.spec import Spec
@@ -51,7 +53,8 @@ def module(spec: "Spec") -> ModuleType:
     """The module that draws a study; `UsageError` with the nearest name if it names one that is not there."""
     if spec.figure is not None and spec.figure not in names():
         raise unknown("figure", spec.figure, names(), ("figure",))
-    name = spec.figure or (spec.name if spec.name in names() else "overview")
+    usual = "learning_curves" if spec.sweeps and all(s.kind == TRAIN for s in spec.sweeps) else "overview"
+    name = spec.figure or (spec.name if spec.name in names() else usual)
     return importlib.import_module(f"{__name__}.{name}")
 
 

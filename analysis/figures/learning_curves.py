@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from analysis import learning, panels, stats, style
 from analysis.training import KINDS, OUTER
@@ -30,16 +31,18 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
 
 def words(frame: pd.DataFrame) -> dict[str, str]:
     """The statistic, which is not that of other figures."""
+    if learning.runs(frame).empty:
+        return {}
     failed = " Cells that failed are in no mean; remarks above the panels count them."
     text = (
-        f"Mean over seeds with Student's {stats.LEVEL:.0%} interval over seeds; curves are a little apart so that "
-        "intervals can be told apart. Where an interval ends at the panel's edge it goes on."
+        f"Mean over seeds with Student's {stats.LEVEL:.0%} interval over seeds; curves are a little apart, so "
+        "that their intervals can be seen. One that ends at the panel's edge goes on."
     )
     return {"Statistic": text + (failed if (frame["status"] != "ok").any() else "")}
 
 
 def draw(frame: pd.DataFrame) -> list[Figure]:
-    """One figure for each problem: rows are measures, columns methods; the panels of a row share their scale."""
+    """One figure for each problem: rows are measures, columns methods; a row's panels share their scale."""
     found = learning.runs(frame)
     if found.empty:
         figure, axes = panels.canvas(1, 1, [])
@@ -64,6 +67,8 @@ def _figure(here: pd.DataFrame) -> Figure:
             if i == len(kinds) - 1:
                 axes[i, j].set_xlabel("outer steps")
             axes[i, j].tick_params(axis="y", labelleft=j == 0)
+            if kind == "accuracy":
+                axes[i, j].yaxis.set_major_formatter(PercentFormatter(1.0))
         axes[i, 0].set_ylabel(f"query {kind}\nafter adaptation")
     figure.suptitle(str(here["problem"].iloc[0]), fontsize=8)
     panels.legend(figure, looks, failed=False)
@@ -93,8 +98,8 @@ def _limits(curves: list[pd.DataFrame]) -> tuple[float, float]:
     low, high = means.min(), means.max()
     room = (high - low or abs(high) or 1.0) / 6
     ends = ends[~np.isnan(ends)]
-    low, high = (max(low - room, min([low, *ends]) - room / 4), min(high + room, max([high, *ends]) + room / 4))
-    return float(low), float(high)
+    bottom = max(low - room, min([low, *ends]) - room / 4)
+    return float(bottom), float(min(high + room, max([high, *ends]) + room / 4))
 
 
 def _kinds(found: pd.DataFrame) -> list[str]:

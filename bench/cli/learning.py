@@ -6,7 +6,8 @@ from typing import Any
 
 from bench.cli.text import columns, duration, number
 from bench.record import Record
-from bench.record.trained import STAGES, fault, file_of
+from bench.record.trained import file_of, missing
+from bench.spec import STAGES
 
 DIGITS = 4
 
@@ -44,7 +45,7 @@ def file_lines(folder: Path, record: Record) -> list[str]:
     path = file_of(folder, record)
     if path is None:
         return []
-    wrong = fault(path, record["train"]["file"]["sha256"])
+    wrong = missing(folder, record)
     return columns(
         [
             ("file", f"{path}{f' {wrong}' if wrong else ''}"),

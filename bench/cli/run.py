@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from bench.cells import Cell, expand
+from bench.cells import Cell, canonical, expand
 from bench.cli.label import label, varying
 from bench.cli.progress import display
 from bench.cli.standing import (
@@ -24,6 +24,7 @@ from bench.errors import UsageError
 from bench.launch import run_cells, some, todo
 from bench.record import Record, Store
 from bench.spec import Spec
+from bench.start import located
 
 INTERRUPTED = 130
 SHOWN_FAILURES = 3  # as they happen, to stop a faulty study early; the summary tells all
@@ -46,6 +47,8 @@ def run_study(
     _announce(before, pending, jobs)
     if prefix is None:
         say_strangers(len(before.strangers))
+    for description in {canonical(c.description.get("start")): c.description for c in pending}.values():
+        located(description, results)  # else every one of its cells would be declined
     if pending:
         keep_copy(spec, results)
         started = time.monotonic()

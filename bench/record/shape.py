@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Annotated, Any, NotRequired
 
-from pydantic import AfterValidator, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import AfterValidator, FiniteFloat, StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+FINISHED = r"([\w-]+)\.([0-9a-f]{16})\.npz"  # of a training: cell, and how the SHA-256 of its file begins
 Values = list[bool | FiniteFloat | None]
 
 
@@ -113,7 +114,7 @@ class Evaluation(TypedDict):
 
 
 class TrainedFile(TypedDict):
-    name: str
+    name: Annotated[str, StringConstraints(pattern=f"^{FINISHED}$")]
     sha256: str
 
 

@@ -8,6 +8,7 @@ A record names its finished file. Another run of the cell never replaces it: oth
 
 import hashlib
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,16 +19,16 @@ from bench.arrays import Arrays, DamagedError
 from bench.disk import failed, names, write_whole
 from bench.errors import UsageError
 from bench.record.form import Record
+from bench.record.shape import FINISHED
 
 FOLDER = "trained"
-STAGES = ("start", "half", "end")
 STAGE = "stage."  # before the name of an array: the meta-parameters at that stage
-_FINISHED = re.compile(r"([\w-]+)\.([0-9a-f]{16})\.npz")
+_FINISHED = re.compile(FINISHED)
 _CHECKPOINT = re.compile(r"([\w-]+)\.checkpoint\.npz")
 
 
 class Finished(NamedTuple):
-    """The file of a finished training; ``digest`` are the digits in its name."""
+    """The file of a finished training; ``digest`` stands in its name."""
 
     path: Path
     cell_id: str
@@ -82,6 +83,29 @@ def checkpoints(folder: Path) -> dict[str, Path]:
     """Cell -> its checkpoint, in the folder of a study."""
     found = [_CHECKPOINT.fullmatch(name) for name in names(folder / FOLDER)]
     return {one[1]: folder / FOLDER / one[0] for one in found if one}
+
+
+def missing(folder: Path, record: Record) -> str | None:
+    """What is wrong with the file that a record names; None if nothing is, or if it names none."""
+    path = file_of(folder, record)
+    return path and fault(path, record["train"]["file"]["sha256"])
+
+
+def bring(source: Path, target: Path, at_work: Collection[str]) -> int:
+    """Copy what is sound from the folder of one study to another one's; returns how many files.
+
+    Finished trainings that ``target`` has not, and checkpoints of the cells ``at_work`` where it has none.
+    Raises `StoreError`.
+    """
+    wanted = [(one.path, one.digest) for one in finished(source)]
+    wanted += [(path, None) for cell_id, path in checkpoints(source).items() if cell_id in at_work]
+    brought = 0
+    for path, digest in wanted:
+        there = target / FOLDER / path.name
+        if fault(path, digest) is None and fault(there, digest) is not None:
+            write_whole(there, path.read_bytes())
+            brought += 1
+    return brought
 
 
 def fault(path: Path, sha256: str | None = None) -> str | None:
