@@ -17,7 +17,7 @@ Sentence = tuple[str, str, str]  # the question, what answers it, the rest of th
 
 
 def runs(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of training cells; ``method`` without the outer optimizer, ``outer`` with all that was swept."""
+    """The rows of training cells; ``method`` is without the outer optimizer, ``outer`` with what was swept."""
     found = training.trainings(frame)
     return found.assign(**{OUTER: found[OUTER] + table.axes_phrase(found)}) if len(found) else found
 
@@ -76,7 +76,9 @@ def _sentences(here: pd.DataFrame) -> list[Sentence]:
     cells = here.drop_duplicates("id")
     if bad := style.ordered(cells.loc[cells["status"] != "ok", OUTER]):
         counts = cells[cells["status"] != "ok"].groupby(OUTER)["status"].value_counts()
-        parts = [f"{counts[outer].sum()} of {(cells[OUTER] == outer).sum()} cells of {outer}" for outer in bad]
+        parts = [
+            f"{counts[outer].sum()} of {(cells[OUTER] == outer).sum()} cells of {outer}" for outer in bad
+        ]
         found.append(("Failed", "", f"{'; '.join(parts)}."))
     return found
 

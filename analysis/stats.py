@@ -40,7 +40,7 @@ class Mean(NamedTuple):
 def student(values: np.ndarray) -> Mean:
     """Mean of ``values`` [n] with Student's interval: mean -+ t s / sqrt(n), t of n - 1 degrees of freedom.
 
-    Exact for normal values, and honest for the few seeds of a training, of which a bootstrap knows too little.
+    Exact for normal values, and for the few seeds of a training, of which a bootstrap knows too little.
     """
     values = np.asarray(values, dtype=float)
     values = values[~np.isnan(values)]

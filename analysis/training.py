@@ -2,8 +2,8 @@
 
 A training cell has a row for each evaluation: ``evaluation.step split n_tasks``, and of the query loss and
 accuracy over its tasks the mean ``evaluation.K`` (K = ``loss``, ``accuracy``), the standard deviation
-``evaluation.K_deviation`` and half the width of the mean's 95 % interval, ``evaluation.K_half_width``. On each
-of them the cell's ``test.loss`` and ``test.accuracy``, at the end and on tasks of the test split,
+``evaluation.K_deviation`` and half the width of the mean's 95 % interval, ``evaluation.K_half_width``. On
+each of them the cell's ``test.loss`` and ``test.accuracy``, at the end and on tasks of the test split,
 ``train.seconds_per_step`` and ``train.file``.
 """
 

@@ -1,7 +1,7 @@
 """A training cell: its course, checkpoints and validations on the way, the test at its end, what it leaves.
 
-What it leaves is a file (`bench.record.trained`) of the meta-parameters at the start, half-way and at the end,
-with all that training on would need.
+What it leaves is a file (`bench.record.trained`) of the meta-parameters at the start, half-way and at the
+end, with all that training on would need.
 """
 
 import time

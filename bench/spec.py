@@ -222,16 +222,15 @@ def _plugin(value: Any, way: Way) -> dict[str, Any]:
 
 
 def _starts(value: Any, way: Way) -> tuple[dict[str, Any], ...]:
-    """The id of a training cell, or a table of its id and stages; or a list of these."""
+    """Ids of training cells, or tables of an id and stages."""
     found = []
     for item, place in zip(*_items(value, way), strict=True):
         table = {"cell": item} if isinstance(item, str) else item
         if not isinstance(table, dict) or "cell" not in table:
             raise impossible(item, 'the id of a training cell, or {cell = "ID", stage = "half"}', place)
         _refuse_unknown(table, ("cell", "stage"), "key of start", place)
-        if not isinstance(table["cell"], str) or not re.fullmatch(r"[0-9a-f]{16}", table["cell"]):
-            allowed = "the 16 digits that `metabench plan STUDY --cells` shows"
-            raise impossible(table["cell"], allowed, (*place, "cell") if table is item else place)
+        if not re.fullmatch(r"[0-9a-f]{16}", str(table["cell"])):
+            raise impossible(item, "the 16 digits that `metabench plan STUDY --cells` shows", place)
         stages = _many(_one_of(STAGES, "stage"))(table.get("stage", STAGES[-1]), (*place, "stage"))
         found += [{"cell": table["cell"], "stage": stage} for stage in stages]
     return tuple(found)

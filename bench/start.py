@@ -3,8 +3,8 @@
     start = "0123456789abcdef"                              the id of a training cell
     start = {cell = "0123456789abcdef", stage = "half"}     its meta-parameters at a stage
 
-The id is a hash of all that decides the training, and so part of what decides the cell that starts from it. In
-which study of the results the training lies does not matter.
+The id is a hash of all that decides the training, and so part of what decides the cell that starts from it.
+In which study of the results the training lies does not matter.
 """
 
 from pathlib import Path
@@ -35,7 +35,9 @@ def located(description: dict[str, Any], results: Path | None) -> dict[str, Any]
         return description
     cell_id = description[KEY]["cell"]
     if results is None:
-        raise NotTrainedError(f"the cell starts from the training {cell_id}, and here is no folder of results")
+        raise NotTrainedError(
+            f"the cell starts from the training {cell_id}, and here is no folder of results"
+        )
     path, sha256 = _file(cell_id, results)
     return description | {KEY: description[KEY] | {FILE: str(path.absolute()), "sha256": sha256}}
 
@@ -54,8 +56,8 @@ def taken_over(description: dict[str, Any], drawn: Vector) -> Vector:
     if found.shape != drawn.shape:
         got, wanted = found.numel(), drawn.numel()
         raise UsageError(
-            f"the training {start['cell']} has {got:,} meta-parameters, and the problem of this cell {wanted:,}; "
-            "give both the same network, with inputs and outputs of the same sizes"
+            f"the training {start['cell']} has {got:,} meta-parameters, and the problem of this cell "
+            f"{wanted:,}; give both the same network, with inputs and outputs of the same sizes"
         )
     return found.to(torch.float64)
 
@@ -75,7 +77,9 @@ def _file(cell_id: str, results: Path) -> tuple[Path, str]:
             unfinished.append(study)
     if len(found) > 1:
         listed = " and ".join(map(str, found.values()))
-        raise NotTrainedError(f"the training {cell_id} lies in {listed}, with other results; keep one of them")
+        raise NotTrainedError(
+            f"the training {cell_id} lies in {listed}, with other results; keep one of them"
+        )
     for sha256, path in found.items():
         return path, sha256
     if unfinished:
@@ -83,6 +87,6 @@ def _file(cell_id: str, results: Path) -> tuple[Path, str]:
             f"the training {cell_id} is not finished; first: metabench run {unfinished[0]} --cell {cell_id}"
         )
     raise NotTrainedError(
-        f"the training {cell_id} is not under {results}; run the study that has this cell there (`metabench plan "
-        "STUDY --cells` lists ids), or bring it in by `metabench merge`"
+        f"the training {cell_id} is not under {results}; run the study that has this cell there (`metabench "
+        "plan STUDY --cells` lists ids), or bring it in by `metabench merge`"
     )

@@ -72,8 +72,52 @@ def test_a_study_trains(study, tmp_path):
         trained.stage(path, "middle")
 
 
-SLOW = STUDY.replace("outer_steps = 12", "outer_steps = 400").replace("validations = 4", "validations = 40").replace(
-    'outer = [{name = "adam", learning_rate = 0.01}, "sgd"]', 'outer = "adam"'
+def test_plan_and_show_of_trainings(study):
+    assert "of work in 2 cells: 2 by declared oracle calls" in metabench("plan", "learn.toml").out
+    first = expand(study)[0]
+    assert metabench("run", "learn.toml", "--jobs", 0, "--cell", first.id).code == 0
+    plan = metabench("plan", "learn.toml").out
+    assert "1 ok, 1 missing" in plan
+    assert "of work in 1 cell: 1 as others of their problem and method" in plan
+    assert "outer=" not in metabench("plan", "learn.toml", "--cells").out  # named as all plugins are
+    assert "adam" in metabench("plan", "learn.toml", "--cells").out
+    said = metabench("show", first.id).out
+    record = Store("results", "learn").read(first.id)
+    assert record is not None
+    rows = [line.split() for line in said.splitlines()]
+    curve = rows[rows.index(next(row for row in rows if row[:2] == ["learning", "curve,"])) + 2 :][:5]
+    losses = record["train"]["curve"]["loss"]
+    for row, evaluation in zip(curve, record["train"]["evaluations"], strict=False):
+        step = evaluation["step"]
+        assert row[0] == str(step)
+        assert row[1] == ("-" if step == 0 else f"{sum(losses[step - 3 : step]) / 3:.4g}")
+        assert row[3:] == [
+            f"{evaluation['loss']['mean']:.4g}",
+            "±",
+            f"{evaluation['loss']['half_width']:.2g}",
+        ]
+    test = record["train"]["evaluations"][-1]["loss"]
+    assert f"{test['mean']:.4g} ± {test['half_width']:.2g} on 30 tasks" in said
+    path = trained.file_of(Path("results/learn"), record)
+    assert path is not None
+    assert str(path) in said
+    path.unlink()
+    assert f"{path} is not there" in metabench("show", first.id).out
+    assert metabench("status", "learn.toml").code == 1
+    assert metabench("run", "learn.toml", "--jobs", 0).code == 0
+    assert "2 ok" in metabench("status", "learn.toml").out
+    rows = metabench("export", "learn.toml", "--output", "-").out.splitlines()
+    assert len(rows) == 1 + 2 * 6
+    assert {"outer", "outer.name", "evaluation.loss", "test.loss", "train.file"} <= set(rows[0].split(","))
+    assert metabench("figures", "learn.toml").code == 0
+    assert Path("results/learn/figures/learn.png").exists()
+    assert metabench("report", "learn.toml").code == 0
+
+
+SLOW = (
+    STUDY.replace("outer_steps = 12", "outer_steps = 400")
+    .replace("validations = 4", "validations = 40")
+    .replace('outer = [{name = "adam", learning_rate = 0.01}, "sgd"]', 'outer = "adam"')
 )
 
 

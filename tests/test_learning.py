@@ -1,4 +1,4 @@
-"""What is made of training cells: columns, curves, the figure, verdicts, `show`; on made-up records but one."""
+"""What is made of training cells: columns, curves, the figure, verdicts; on made-up records."""
 
 import numpy as np
 import pandas as pd
@@ -61,7 +61,9 @@ def test_methods_are_told_apart_by_their_outer_optimizers(frame):
     assert set(runs["method"]) == {MAML, FOMAML}
     longer = [r | {"cell": r["cell"] | {"outer_steps": 200}, "id": r["id"][::-1]} for r in fake.trainings()]
     both = table.frame(fake.trainings() + longer)
-    assert f"{ADAM}, outer steps 200" in {label.replace("outer_steps", "outer steps") for label in both["outer"]}
+    assert f"{ADAM}, outer steps 200" in {
+        label.replace("outer_steps", "outer steps") for label in both["outer"]
+    }
     swept = learning.runs(table.frame(fake.trainings() + [
         r | {"cell": r["cell"] | {"dtype": "float64"}, "id": r["id"][::-1]} for r in fake.trainings()
     ]))  # fmt: skip
@@ -119,7 +121,9 @@ def test_the_figure_has_a_panel_for_each_method_and_measure(records, frame):
     panel = next(a for a in one.axes if a.get_title() == MAML)
     for outer, curve in learning.curves(here, "loss").items():
         line = next(
-            x for x in panel.lines if same_color(x.get_color(), looks[outer].color) and len(x.get_xdata()) == 6
+            x
+            for x in panel.lines
+            if same_color(x.get_color(), looks[outer].color) and len(x.get_xdata()) == 6
         )
         assert np.asarray(line.get_ydata()).tolist() == curve["mean"].tolist()
         assert np.abs(np.asarray(line.get_xdata()) - curve.index).max() < 20 / 4  # a little apart
@@ -136,7 +140,8 @@ def test_the_figure_has_a_panel_for_each_method_and_measure(records, frame):
 def test_a_study_that_only_trains_is_drawn_so(tmp_path):
     from bench import spec
 
-    text = 'question = "?"\nkind = "train"\nouter = "adam"\nouter_steps = 5\nproblem = "sinusoid"\nmethod = "maml"\n'
+    text = 'question = "?"\nkind = "train"\nouter = "adam"\nouter_steps = 5\n'
+    text += 'problem = "sinusoid"\nmethod = "maml"\n'
     (tmp_path / "mine.toml").write_text(text)
     assert figures.module(spec.load(tmp_path / "mine.toml")).__name__.endswith("learning_curves")
 
@@ -162,13 +167,15 @@ def test_the_verdict_by_a_few_lines_of_pandas(records, frame):
     """The best optimizer, its level, and the differences within seeds, recomputed from the records."""
     flat = pd.DataFrame(
         {
-            "problem": r["cell"]["problem"]["name"], "method": r["cell"]["method"]["name"],
-            "outer": (r["cell"]["outer"]["name"], r["cell"]["outer"].get("momentum"), r["cell"]["outer"].get("epsilon")),
-            "seed": r["cell"]["seed"], "accuracy": (r["train"]["evaluations"][-1]["accuracy"] or {}).get("mean"),
+            "problem": r["cell"]["problem"]["name"],
+            "method": r["cell"]["method"]["name"],
+            "outer": tuple(r["cell"]["outer"].get(key) for key in ("name", "momentum", "epsilon")),
+            "seed": r["cell"]["seed"],
+            "accuracy": (r["train"]["evaluations"][-1]["accuracy"] or {}).get("mean"),
             "loss": r["train"]["evaluations"][-1]["loss"]["mean"],
         }
         for r in records
-    )  # fmt: skip
+    )
     names = {("adam", None, 1e-8): ADAM, ("adam", None, 1e-3): ADAM_1E3}
     names |= {("sgd", 0.0, None): SGD, ("sgd", 0.9, None): MOMENTUM}
     found = items(records)
@@ -191,7 +198,10 @@ def test_the_verdict_by_a_few_lines_of_pandas(records, frame):
             assert ("higher" in said) == (difference.mean() > 0)
             if what == "accuracy":
                 low, high = sorted(np.sign(difference.mean()) * 100 * np.array(ends))
-                assert f"by {100 * abs(difference.mean()):.1f} points [{low:.1f} points, {high:.1f} points]" in said
+                assert (
+                    f"by {100 * abs(difference.mean()):.1f} points [{low:.1f} points, {high:.1f} points]"
+                    in said
+                )
     assert {term for _, _, term in found} >= {"Learnt", f"Against {SGD}"}
 
 

@@ -1,4 +1,4 @@
-"""Outer optimizers: their rules written out, and faults planted in copies, each of which the battery finds."""
+"""Outer optimizers: their rules written out, and planted faults, each of which the battery finds."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -169,5 +169,7 @@ class Planted(OuterOptimizer):
     ],
 )
 def test_planted_faults_are_found(fault, found):
-    failed = {check.name for check in check_outer_optimizer({"name": TOY, "fault": fault}) if not check.passed}
+    failed = {
+        check.name for check in check_outer_optimizer({"name": TOY, "fault": fault}) if not check.passed
+    }
     assert found in failed

@@ -1,4 +1,4 @@
-"""Files of trained meta-parameters: what verify, merge, gc and compact do with them, and cells that start there."""
+"""Files of trained meta-parameters: what the verbs on the store do with them, and cells that start there."""
 
 import json
 import os
@@ -126,7 +126,7 @@ def test_a_record_names_files_of_its_own_folder_only(cells):
     record = Store("results", "learn").read(cells[0].id)
     assert record is not None
     record["train"]["file"]["name"] = "../../elsewhere.npz"
-    with pytest.raises(ValueError, match="train.file.name"):
+    with pytest.raises(ValueError, match=r"train\.file\.name"):
         text_of(record)
 
 
@@ -339,7 +339,10 @@ def test_two_trainings_with_other_results_are_refused(cells):
         ("3f2a", "the 16 digits that `metabench plan STUDY --cells` shows"),
         ({"stage": "half"}, "the id of a training cell, or"),
         ({"cell": "0123456789abcdef", "stage": "middle"}, "unknown stage 'middle'"),
-        ({"cell": "0123456789abcdef", "stages": "half"}, "unknown key of start 'stages'; did you mean 'stage'"),
+        (
+            {"cell": "0123456789abcdef", "stages": "half"},
+            "unknown key of start 'stages'; did you mean 'stage'",
+        ),
         ([], "at least one value"),
     ],
 )

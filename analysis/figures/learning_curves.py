@@ -42,7 +42,7 @@ def words(frame: pd.DataFrame) -> dict[str, str]:
 
 
 def draw(frame: pd.DataFrame) -> list[Figure]:
-    """One figure for each problem: rows are measures, columns methods; a row's panels share their scale."""
+    """One figure for each problem: rows are measures, columns methods; a row has one scale."""
     found = learning.runs(frame)
     if found.empty:
         figure, axes = panels.canvas(1, 1, [])

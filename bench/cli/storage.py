@@ -31,11 +31,13 @@ def verify(
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
-    """Read every record of a study in full: its checksum, its form, and that its id is its cell's. Of trainings
-    also the files of meta-parameters: that they are there, and what they were.
+    """Read every record of a study in full: its checksum, its form, and that its id is its cell's.
+
+    Of trainings also the files of meta-parameters: that they are there, and what they were.
 
     Exits with 0 if the store is sound, or was made so by --repair, which says what `run` will run again; with
-    1 if something is damaged, or trained meta-parameters are missing; with 3 if there are no records. Litter and older copies do no harm.
+    1 if something is damaged, or trained meta-parameters are missing; with 3 if there are no records. Litter
+    and older copies do no harm.
     """
     from bench.cli.verify import verify_records
 
@@ -79,9 +81,9 @@ def gc(
     ] = 30.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
 ) -> None:
-    """Remove what dead processes have left: writes cut off, empty folders, the folders of old jobs; of finished
-    trainings their checkpoints, and files of meta-parameters that no record names.
+    """Remove what dead processes have left: writes cut off, empty folders, the folders of old jobs.
 
+    Of finished trainings also their checkpoints, and files of meta-parameters that no record names.
     Never a record, nor what was set aside, nor the folder of jobs that Slurm lists. Where Slurm does not
     answer, job folders with claims younger than 30 days stay.
     """

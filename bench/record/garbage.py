@@ -13,7 +13,13 @@ from bench.record.form import MEASURED
 from bench.record.repeated import readable
 from bench.record.store import Store
 
-FOLDERS = ("records", "repeated", "set_aside", "jobs", trained.FOLDER)  # those that a store makes where it needs them
+FOLDERS = (
+    "records",
+    "repeated",
+    "set_aside",
+    "jobs",
+    trained.FOLDER,
+)  # those that a store makes where it needs them
 DAY_S = 86400.0
 
 
@@ -54,7 +60,7 @@ def find_garbage(root: Path, days: float) -> list[Garbage]:
 
 
 def _of_trainings(store: Store, days: float) -> Iterator[Garbage]:
-    """Of a cell without a finished record, which may lie elsewhere or be yet to come, it counts after ``days``."""
+    """Of a cell without a finished record, which may lie elsewhere or be yet to come, after ``days``."""
     files, checkpoints = trained.finished(store.folder), trained.checkpoints(store.folder)
     cells = {one.cell_id for one in files} | checkpoints.keys()
     records = {r["id"]: r for r in store.each(cells.__contains__)} if cells else {}

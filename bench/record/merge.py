@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from bench.disk import failed
+from bench.record import trained
 from bench.record.compaction import PART_RECORDS
 from bench.record.form import MEASURED, Record, parse, text_of
 from bench.record.parquet import Row, as_tables, merged_row, write_part
-from bench.record import trained
 from bench.record.repeated import add_repeated, differences, readable, results
 from bench.record.store import Store
 
@@ -78,7 +78,9 @@ def merge(source: Store, target: Store) -> Merged:
     return merged
 
 
-def _noting(texts: Iterator[tuple[bytes, Record]], trainings: dict[str, Record]) -> Iterator[tuple[bytes, Record]]:
+def _noting(
+    texts: Iterator[tuple[bytes, Record]], trainings: dict[str, Record]
+) -> Iterator[tuple[bytes, Record]]:
     """The same, and into ``trainings`` goes of each record that names a file of meta-parameters its name."""
     for text, record in texts:
         if (record.get("train") or {}).get("file"):

@@ -17,7 +17,6 @@ from bench.record.parquet import intact, part_paths, row_groups, tables
 from bench.record.repeated import repeated_names
 from bench.record.store import Store
 
-
 _TRAINING = b'\n "train": {'  # as a record's text has it, keys sorted: see `bench.record.form.text_of`
 
 

@@ -16,7 +16,7 @@ METHOD = {"name": "fomaml", "inner": {"name": "gradient_descent", "steps": 3, "l
 
 @battery
 def check_outer_optimizer(run: Battery, plugin: OuterOptimizer | str | dict[str, Any]) -> None:
-    """The battery of an outer optimizer: downhill, determinism, and that a checkpoint holds all of its state."""
+    """The battery of an outer optimizer: downhill, determinism, a checkpoint that holds all of its state."""
     outer = run.construct("outer", plugin)
     if outer is None:
         return
@@ -75,7 +75,9 @@ def _descent(outer: OuterOptimizer) -> tuple[bool, str]:
     for _ in range(STEPS):
         theta.grad = curvature * (theta.detach() - centre)
         made.step()
-    before, after = (float((curvature * (x - centre).square()).sum() / 2) for x in (0 * centre, theta.detach()))
+    before, after = (
+        float((curvature * (x - centre).square()).sum() / 2) for x in (0 * centre, theta.detach())
+    )
     return after < before, f"{before:.3g} to {after:.3g} in {STEPS} steps"
 
 
