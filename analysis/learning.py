@@ -17,7 +17,7 @@ Sentence = tuple[str, str, str]  # the question, what answers it, the rest of th
 
 
 def runs(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of training cells; ``method`` is without the outer optimizer, ``outer`` with what was swept."""
+    """The rows of training cells; ``method`` without the outer optimizer, ``outer`` with what was swept."""
     found = training.trainings(frame)
     return found.assign(**{OUTER: found[OUTER] + table.axes_phrase(found)}) if len(found) else found
 

@@ -179,7 +179,7 @@ def dtypes(names: Iterable[str]) -> dict[str, Style]:
 
 
 def outers(labels: Iterable[str]) -> dict[str, Style]:
-    """A style for each outer optimizer's label, in the order of every legend: other colour, marker and line."""
+    """A style for each outer optimizer's label, in the order of every legend; no two share colour, marker, line."""
     names = ordered(labels)
     more = styles(names[len(OUTERS) :])
     return dict(zip(names, OUTERS, strict=False)) | more

@@ -221,35 +221,32 @@ def _plugin(value: Any, way: Way) -> dict[str, Any]:
     return table
 
 
-def _starts(value: Any, way: Way) -> tuple[dict[str, Any], ...]:
-    """Ids of training cells, or tables of an id and stages."""
-    found = []
-    for item, place in zip(*_items(value, way), strict=True):
-        table = {"cell": item} if isinstance(item, str) else item
-        if not isinstance(table, dict) or "cell" not in table:
-            raise impossible(item, 'the id of a training cell, or {cell = "ID", stage = "half"}', place)
-        _refuse_unknown(table, ("cell", "stage"), "key of start", place)
-        if not re.fullmatch(r"[0-9a-f]{16}", str(table["cell"])):
-            raise impossible(item, "the 16 digits that `metabench plan STUDY --cells` shows", place)
-        stages = _many(_one_of(STAGES, "stage"))(table.get("stage", STAGES[-1]), (*place, "stage"))
-        found += [{"cell": table["cell"], "stage": stage} for stage in stages]
-    return tuple(found)
-
-
-def _items(value: Any, way: Way) -> tuple[list[Any], list[Way]]:
-    items = value if isinstance(value, list) else [value]
-    if not items:
-        raise impossible(value, "at least one value; an empty list leaves no cell", way)
-    return items, [(*way, i) for i in range(len(items))]
-
-
 def _many(one: _Check) -> _Check:
     """A value or a list of values, as a tuple."""
 
     def check(value: Any, way: Way) -> tuple[Any, ...]:
-        return tuple(one(item, place) for item, place in zip(*_items(value, way), strict=True))
+        items = value if isinstance(value, list) else [value]
+        if not items:
+            raise impossible(value, "at least one value; an empty list leaves no cell", way)
+        return tuple(one(item, (*way, i)) for i, item in enumerate(items))
 
     return check
+
+
+def _starts(value: Any, way: Way) -> tuple[dict[str, Any], ...]:
+    return tuple(one for stages in _many(_start)(value, way) for one in stages)
+
+
+def _start(value: Any, way: Way) -> list[dict[str, Any]]:
+    """The id of a training cell, or a table of its id and stages."""
+    table = {"cell": value} if isinstance(value, str) else value
+    if not isinstance(table, dict) or "cell" not in table:
+        raise impossible(value, 'the id of a training cell, or {cell = "ID", stage = "half"}', way)
+    _refuse_unknown(table, ("cell", "stage"), "key of start", way)
+    if not re.fullmatch(r"[0-9a-f]{16}", str(table["cell"])):
+        raise impossible(value, "the 16 digits that `metabench plan STUDY --cells` shows", way)
+    stages = _many(_one_of(STAGES, "stage"))(table.get("stage", STAGES[-1]), (*way, "stage"))
+    return [{"cell": table["cell"], "stage": stage} for stage in stages]
 
 
 def _plugins(value: Any, way: Way) -> tuple[dict[str, Any], ...]:

@@ -35,8 +35,8 @@ def words(frame: pd.DataFrame) -> dict[str, str]:
         return {}
     failed = " Cells that failed are in no mean; remarks above the panels count them."
     text = (
-        f"Mean over seeds with Student's {stats.LEVEL:.0%} interval over seeds; curves are a little apart, so "
-        "that their intervals can be seen. One that ends at the panel's edge goes on."
+        f"Mean over seeds with Student's {stats.LEVEL:.0%} interval over seeds; curves are a little apart, "
+        "so that their intervals can be seen. One that ends at the panel's edge goes on."
     )
     return {"Statistic": text + (failed if (frame["status"] != "ok").any() else "")}
 
