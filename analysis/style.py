@@ -179,7 +179,7 @@ def dtypes(names: Iterable[str]) -> dict[str, Style]:
 
 
 def outers(labels: Iterable[str]) -> dict[str, Style]:
-    """A style for each outer optimizer's label, in the order of every legend; no two share colour, marker, line."""
+    """A style for each label of an outer optimizer: no two share colour, marker and line."""
     names = ordered(labels)
     more = styles(names[len(OUTERS) :])
     return dict(zip(names, OUTERS, strict=False)) | more

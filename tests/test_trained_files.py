@@ -247,10 +247,10 @@ def starting(text: str, at: object) -> list[Cell]:
 
 def test_a_cell_starts_from_a_training(cells):
     stages = ["start", "half", "end"]
-    starts = starting(MEASURING, {"cell": cells[1].id, "stage": stages})
-    assert [cell.description["start"]["stage"] for cell in starts] == stages
     (plain,) = starting(MEASURING.replace("start = START\n", ""), "")
     assert "start" not in plain.description
+    starts = starting(MEASURING, {"cell": cells[1].id, "stage": stages})
+    assert [cell.description["start"]["stage"] for cell in starts] == stages
     result = metabench("run", "measure.toml", "--jobs", 0)
     assert result.code == 0, result.err
     for cell, stage in zip(starts, stages, strict=True):

@@ -21,7 +21,7 @@ def curve_lines(training: dict[str, Any]) -> list[str]:
     for one in validations:
         since = [i for i, step in enumerate(training["curve"]["step"]) if before < step <= one["step"]]
         means = (_mean([training["curve"][key][i] for i in since]) for key in ("loss", "norm"))
-        found = [_interval(one["loss"]), *[_interval(one["accuracy"])] * classifies]
+        found = [_interval(one[kind]) for kind in ("loss", "accuracy")[: 1 + classifies]]
         rows.append((str(one["step"]), *(number(mean, DIGITS) for mean in means), *found))
         before = one["step"]
     return columns(rows)
