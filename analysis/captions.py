@@ -140,25 +140,24 @@ def caption(
     drawn: Collection[str] = ELEMENTS,
 ) -> dict[str, str]:
     """Heading -> text, in reading order; empty parts are left out. ``more`` comes after what is shown.
-    Where it has a heading of every caption it is said instead. Of the `ELEMENTS` of a figure only those
-    ``drawn`` are explained.
+    Its "Statistic" stands for the usual one. Of the `ELEMENTS` of a figure only those ``drawn`` are explained.
     """
     constant, varied = settings(frame)
     parts = {
         "Question": question,
         "Shown": shows,
-        **more,
+        **{heading: text for heading, text in more.items() if heading != "Statistic"},
         "Varied": _listed(varied),
         "Settings": _listed(constant),
         "Data": numbers(frame) + ".",
         "Failures": failures(frame) + ".",
         "Missing references": references(frame),
-        "Statistic": stats.STATISTIC + crosses(frame, drawn),
+        "Statistic": more.get("Statistic", stats.STATISTIC + crosses(frame, drawn)),
         "Axes": axes(drawn),
         "Markers": markers(frame),
         "A/A control": control(frame),
     }
-    return {heading: text for heading, text in (parts | more).items() if text}
+    return {heading: text for heading, text in parts.items() if text}
 
 
 def _listed(values: dict[str, str]) -> str:
