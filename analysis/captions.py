@@ -140,7 +140,9 @@ def caption(
     drawn: Collection[str] = ELEMENTS,
 ) -> dict[str, str]:
     """Heading -> text, in reading order; empty parts are left out. ``more`` comes after what is shown.
-    Its "Statistic" stands for the usual one. Of the `ELEMENTS` of a figure only those ``drawn`` are explained.
+
+    A "Statistic" in it stands for the usual one. Of the `ELEMENTS` of a figure only those ``drawn`` are
+    explained.
     """
     constant, varied = settings(frame)
     parts = {

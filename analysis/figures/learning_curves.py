@@ -22,9 +22,9 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
     tasks = " or ".join(f"{n:,}" for n in _tasks(found))
     on = f" on {tasks} tasks" if tasks else " on tasks"
     text = (
-        f"Of each method, against the number of outer steps, a curve for each outer optimizer: mean query "
-        f"{' and '.join(kinds)} after adaptation{on} that are held out (split val, the same for all). Columns: "
-        "methods."
+        f"Of each method, against the number of outer steps, a curve for each outer optimizer: mean "
+        f"query {' and '.join(kinds)} after adaptation{on} that are held out (split val, the same for all). "
+        "Columns: methods."
     )
     return text + (" One figure for each problem." if found["problem"].nunique() > 1 else "")
 
