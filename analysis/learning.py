@@ -31,8 +31,10 @@ def curves(here: pd.DataFrame, kind: str) -> dict[str, pd.DataFrame]:
     rows = here[(here["status"] == "ok") & (here["evaluation.split"] == ON_THE_WAY) & here[column].notna()]
     found = {}
     for outer in style.ordered(rows[OUTER]):
-        by_step = rows[rows[OUTER] == outer].groupby("evaluation.step")[column]
-        means = {int(step): stats.student(values.to_numpy(dtype=float)) for step, values in by_step}
+        mine = rows[rows[OUTER] == outer]
+        steps = sorted(int(step) for step in mine["evaluation.step"].unique())
+        values = {step: mine.loc[mine["evaluation.step"] == step, column] for step in steps}
+        means = {step: stats.student(v.to_numpy(dtype=float)) for step, v in values.items()}
         found[outer] = pd.DataFrame.from_dict(means, orient="index", columns=list(stats.Mean._fields))
     return found
 
@@ -74,10 +76,11 @@ def _sentences(here: pd.DataFrame) -> list[Sentence]:
     if learnt := _learnt(here, best, "accuracy" if metric.unit == "share" else "loss"):
         found.append(("Learnt", best, learnt))
     cells = here.drop_duplicates("id")
-    if bad := style.ordered(cells.loc[cells["status"] != "ok", OUTER]):
-        counts = cells[cells["status"] != "ok"].groupby(OUTER)["status"].value_counts()
+    bad = cells[cells["status"] != "ok"]
+    if len(bad):
         parts = [
-            f"{counts[outer].sum()} of {(cells[OUTER] == outer).sum()} cells of {outer}" for outer in bad
+            f"{(bad[OUTER] == outer).sum()} of {(cells[OUTER] == outer).sum()} cells of {outer}"
+            for outer in style.ordered(bad[OUTER])
         ]
         found.append(("Failed", "", f"{'; '.join(parts)}."))
     return found

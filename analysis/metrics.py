@@ -148,8 +148,8 @@ CALLS = Metric(
     words="oracle calls per task (gradients plus Hessian-vector products)",
 )  # fmt: skip
 TESTS = {
-    kind: Metric(f"test.{kind}", f"test {kind}", f"test {kind}", unit)
-    for kind, unit in (("loss", "loss"), ("accuracy", "share"))
+    "loss": Metric("test.loss", "test loss", "test loss", "loss"),
+    "accuracy": Metric("test.accuracy", "test accuracy", "test accuracy", "share"),
 }
 COSTS = (SECONDS, TENSOR_BYTES, RESIDENT, CALLS)
 SUMMARY = (*ERRORS.values(), *COSINES.values(), *TESTS.values())

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from bench import arrays, registry
-from bench.api import Vector
+from bench.api import Split, Vector
 from bench.arrays import Arrays
 from bench.at_once import asked
 from bench.desk import Desk
@@ -25,7 +25,8 @@ from bench.train import Course, Training, evaluate
 
 CHECKPOINT_S = 20.0
 POINTS = 100  # of a curve in a record; the file has all
-ON_THE_WAY, AT_THE_END = "val", "test"  # the test classes are looked at once
+ON_THE_WAY: Split = "val"
+AT_THE_END: Split = "test"  # whose classes are looked at once
 _VALIDATED = "validated."
 _NUMBERS = ("mean", "deviation", "half_width")
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bench import accuracy, registry
-from bench.api import Bilevel, InnerSolver, Method, OuterOptimizer, Problem, Tasks, Vector
+from bench.api import Bilevel, InnerSolver, Method, OuterOptimizer, Problem, Split, Tasks, Vector
 from bench.arrays import Arrays
 from bench.at_once import estimate
 from bench.bilevel import Engine
@@ -46,7 +46,7 @@ class Course:
         """Names random numbers: by the problem and ``more`` alone, so that methods meet the same tasks."""
         return json.dumps([registry.describe(self.problem), *more], sort_keys=True)
 
-    def tasks(self, split: str, n_tasks: int, *key: Any) -> Tasks:
+    def tasks(self, split: Split, n_tasks: int, *key: Any) -> Tasks:
         """Tasks of a split in the course's dtype on its device; task t is the same in a larger batch."""
         rows = []
         for number in range(n_tasks):
@@ -129,7 +129,7 @@ class Training:
         self.losses, self.norms = arrays["losses"].tolist(), arrays["norms"].tolist()
 
 
-def evaluate(course: Course, theta: Vector, split: str, n_tasks: int) -> dict[str, Any]:
+def evaluate(course: Course, theta: Vector, split: Split, n_tasks: int) -> dict[str, Any]:
     """Query loss, and accuracy where the problem classifies, adapted to each of ``n_tasks`` tasks of a split.
 
     Each as mean, standard deviation over tasks, and half the width of its 95 % interval, 1.96 s / sqrt(n):

@@ -16,7 +16,9 @@ def curve_lines(training: dict[str, Any]) -> list[str]:
     """A row for each validation; beside it the training's own losses and norms since the one before."""
     validations = [one for one in training["evaluations"] if one["split"] == "val"]
     classifies = any(one["accuracy"] for one in validations)
-    rows = [("step", "training loss", "|meta-gradient|", "val loss", *["val accuracy"] * classifies)]
+    rows: list[tuple[str, ...]] = [
+        ("step", "training loss", "|meta-gradient|", "val loss", *["val accuracy"] * classifies)
+    ]
     before = 0
     for one in validations:
         since = [i for i, step in enumerate(training["curve"]["step"]) if before < step <= one["step"]]

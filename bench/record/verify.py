@@ -102,11 +102,11 @@ def _verify_file(store: Store, path: Path, verdict: Verdict, repair: bool) -> st
             if text is None:  # compacted
                 return ""
             wrong = fault(text.content, path.name.partition(".")[0])
+            if wrong is None:
+                _note_training(text.content, path.name.partition(".")[0], verdict)
+                return None
         except UnreadableError as error:
             wrong = str(error)
-        if wrong is None:
-            _note_training(text.content, path.name.partition(".")[0], verdict)
-            return None
         fate = store.put_record_aside(path, wrong, text and text.digest()) if repair else Fate.STAYS
         if fate is not Fate.CHANGED:  # else it is to be looked at again
             verdict.damaged.append((path, wrong))
