@@ -1,5 +1,7 @@
 """What is made of training cells: columns, curves, the figure, verdicts; on made-up records."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -176,7 +178,7 @@ def test_the_verdict_by_a_few_lines_of_pandas(records, frame):
         }
         for r in records
     )
-    names = {("adam", None, 1e-8): ADAM, ("adam", None, 1e-3): ADAM_1E3}
+    names: dict[Any, str] = {("adam", None, 1e-8): ADAM, ("adam", None, 1e-3): ADAM_1E3}
     names |= {("sgd", 0.0, None): SGD, ("sgd", 0.9, None): MOMENTUM}
     found = items(records)
     for (problem, method), rows in flat.groupby(["problem", "method"]):
