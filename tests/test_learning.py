@@ -125,7 +125,7 @@ def test_the_figure_has_a_panel_for_each_method_and_measure(records, frame):
         line = next(
             x
             for x in panel.lines
-            if same_color(x.get_color(), looks[outer].color) and len(x.get_xdata()) == 6
+            if same_color(x.get_color(), looks[outer].color) and len(np.asarray(x.get_xdata())) == 6
         )
         assert np.asarray(line.get_ydata()).tolist() == curve["mean"].tolist()
         assert np.abs(np.asarray(line.get_xdata()) - curve.index).max() < 20 / 4  # a little apart
