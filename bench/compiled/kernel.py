@@ -1,5 +1,6 @@
 """One function of a `Bilevel` as a kernel: traced, compiled, checked, or the reason why not."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,14 +11,16 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from bench.bilevel import Bilevel
-from bench.compiled import check
+from bench.compiled import check, taskwise
 from bench.compiled.flat import Shape, flatten, nest
 from bench.compiled.lower import Call, lower
 from bench.compiled.split import split
 from bench.compiled.trace import trace
+from bench.plugin import Declined
 from bench.tasks import Problem, Tasks
 
 aten = torch.ops.aten
+log = logging.getLogger(__name__)
 
 DATA = range(1, 5)  # the tensors of the tasks among the inputs
 Product = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]  # of both matrices shape and strides
@@ -84,7 +87,8 @@ class Kernel:
     once: what depends on the fixed inputs alone, as one call of its own whose results end the inputs of
     ``call``, and ``once_used``; None where there is nothing of the sort or it would not be called twice.
     shape: of the results, None for a single tensor. calls: the oracle calls that one call stands for.
-    seconds: spent on building. error, eager_error: see `check.errors`. operations: of the graph.
+    lowering: "task by task" or "torch": who made machine code of ``call``; where both did, of ``once`` and it,
+    the latter's. seconds: spent on building. error, eager_error: see `check.errors`. operations: of the graph.
     products: the matrix products of ``call``, by shapes and strides.
     """
 
@@ -97,6 +101,7 @@ class Kernel:
     once_used: list[int] = field(default_factory=list)
     shape: Shape | None = None
     calls: dict[str, int] = field(default_factory=dict)
+    lowering: str = ""
     seconds: float = 0.0
     error: float | None = None
     eager_error: float | None = None
@@ -135,6 +140,7 @@ class Kernel:
         return {
             "seconds": self.seconds,
             "operations": self.operations,
+            "lowering": self.lowering,
             "error": self.error,
             "eager_error": self.eager_error,
         }
@@ -176,15 +182,32 @@ def _lower(kernel: Kernel, graph: GraphModule, source: Source, inputs: list[Tens
     """Compile ``graph``, in two parts where the fixed inputs have one of their own; results at ``inputs``."""
     fixed = [i for i in kernel.used if i < source.n_fixed]
     parts = split(graph, len(fixed)) if source.n_given else None
+    shared = [i for i in kernel.used if not _by_task(i, inputs[i])]
+    n_tasks = 0 if kernel.parts else len(inputs[DATA[0]])
     kept: list[Tensor] = []
     if parts is not None:
         first, graph = parts
-        kernel.once, kernel.once_used = lower(first, [inputs[i] for i in fixed]), fixed
-        kept = list(kernel.once([inputs[i] for i in fixed]))
+        given = [inputs[i] for i in fixed]
+        kernel.once, _ = _compiled(first, given, [i in shared for i in fixed], n_tasks)
+        kernel.once_used = fixed
+        kept = list(kernel.once(list(given)))
     kernel.products = _products(graph)
     given = [inputs[i] for i in kernel.used] + kept
-    kernel.call = lower(graph, given)
+    marks = [i in shared for i in kernel.used] + [False] * len(kept)
+    kernel.call, kernel.lowering = _compiled(graph, given, marks, n_tasks)
     return kernel.call(given)
+
+
+def _compiled(
+    graph: GraphModule, inputs: Sequence[Tensor], shared: Sequence[bool], n_tasks: int
+) -> tuple[Call, str]:
+    """Machine code, and whose; ``n_tasks`` is 0 where a call is for one task of a problem that says "loop"."""
+    if n_tasks:
+        try:
+            return taskwise.lower(graph, inputs, shared, n_tasks), "task by task"
+        except (taskwise.UnsupportedError, Declined) as error:
+            log.debug("%s; torch's compiler takes it", error)
+    return lower(graph, inputs), "torch"
 
 
 def _products(graph: GraphModule) -> tuple[Product, ...]:
