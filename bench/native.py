@@ -60,7 +60,7 @@ def library(package: str, source: str) -> ctypes.CDLL:
 
 
 def made(name: str, text: bytes, options: tuple[str, ...] = ()) -> ctypes.CDLL:
-    """The shared library made of C++, with further ``options`` of the compiler; ``name`` is for messages and files.
+    """The shared library made of C++ under further ``options`` of the compiler, ``name`` being the source's.
 
     Raises `Declined` as `library` does.
     """
@@ -115,6 +115,7 @@ def _compile(
         raise Declined(f"'{name}' could not compile {source}: " + "\n".join(said or [str(done.returncode)]))
 
 
+@lru_cache
 def _version(command: tuple[str, ...]) -> str:
     try:
         answer = subprocess.run(
@@ -125,6 +126,7 @@ def _version(command: tuple[str, ...]) -> str:
     return answer.stdout.decode(errors="replace")
 
 
+@lru_cache
 def _cpu() -> str:
     """Model and instruction sets of the processor, which is what `native` means."""
     try:

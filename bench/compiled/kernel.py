@@ -87,9 +87,9 @@ class Kernel:
     once: what depends on the fixed inputs alone, as one call of its own whose results end the inputs of
     ``call``, and ``once_used``; None where there is nothing of the sort or it would not be called twice.
     shape: of the results, None for a single tensor. calls: the oracle calls that one call stands for.
-    lowering: "task by task" or "torch": who made machine code of ``call``; where both did, of ``once`` and it,
-    the latter's. seconds: spent on building. error, eager_error: see `check.errors`. operations: of the graph.
-    products: the matrix products of ``call``, by shapes and strides.
+    lowering: what made machine code of ``call``, "task by task" (`bench.compiled.taskwise`) or "torch".
+    seconds: spent on building. error, eager_error: see `check.errors`. operations: of the graph. products: the
+    matrix products of ``call``, by shapes and strides.
     """
 
     name: str
@@ -201,7 +201,7 @@ def _lower(kernel: Kernel, graph: GraphModule, source: Source, inputs: list[Tens
 def _compiled(
     graph: GraphModule, inputs: Sequence[Tensor], shared: Sequence[bool], n_tasks: int
 ) -> tuple[Call, str]:
-    """Machine code, and whose; ``n_tasks`` is 0 where a call is for one task of a problem that says "loop"."""
+    """Machine code, and what made it; ``n_tasks`` is 0 for a problem that says "loop"."""
     if n_tasks:
         try:
             return taskwise.lower(graph, inputs, shared, n_tasks), "task by task"

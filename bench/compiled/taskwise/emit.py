@@ -2,105 +2,22 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+from bench.compiled.taskwise.arrange import groups, place, space
 from bench.compiled.taskwise.operations import literal
 from bench.compiled.taskwise.steps import Step, Steps
-from bench.compiled.taskwise.terms import FAR, NAMES, Load, Memory, Number, Op, Term, loads
+from bench.compiled.taskwise.terms import NAMES, Load, Number, Op, Term, loads
 
 LANES = 64  # at most that many sums side by side, where one long axis is summed
-Space = tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]  # sizes of loops; for every tensor its strides
 
 
 def source(steps: Steps) -> tuple[str, int]:
     """The text behind `runtime.h`, and the bytes of scratch that a task takes."""
     writer = _Writer(steps)
-    groups = _groups(steps.steps)
-    scratch = _place(groups)
-    for group in groups:
+    arranged = groups(steps.steps)
+    scratch = place(arranged)
+    for group in arranged:
         writer.write(group)
     return writer.text(scratch), scratch
-
-
-def _groups(steps: Sequence[Step]) -> list[list[Step]]:
-    """Neighbouring loops over the same numbers become one, where what one writes the other reads in its place."""
-    groups: list[list[Step]] = []
-    for step in steps:
-        if groups and _joins(groups[-1], step):
-            groups[-1].append(step)
-        else:
-            groups.append([step])
-    return groups
-
-
-def _joins(group: Sequence[Step], step: Step) -> bool:
-    if step.kind != "loop" or group[0].kind != "loop" or _space(step)[0] != _space(group[0])[0]:
-        return False
-    if step.out.memory.by_task != group[0].out.memory.by_task:
-        return False
-    for other in group:
-        pairs = [(other.out, load) for load in step.reads()] + [(step.out, load) for load in other.reads()]
-        if any(_meet(one, two) and not _same(one, two) for one, two in pairs):
-            return False
-        if _meet(other.out, step.out):
-            return False
-    # Written in the order of the first one's loops: the places must be the same numbers of the same loop.
-    return all(_order(other.out) == _order(step.out) for other in group)
-
-
-def _meet(one: Load, two: Load) -> bool:
-    return one.memory.root()[0] is two.memory.root()[0]
-
-
-def _same(one: Load, two: Load) -> bool:
-    layouts = [(x.at.shape, x.at.stride(), x.at.storage_offset()) for x in (one, two)]
-    return one.memory is two.memory and layouts[0] == layouts[1]
-
-
-def _order(out: Load) -> list[int]:
-    """The axes in the order of the loops that fill ``out``, outermost first."""
-    axes = [axis for axis, size in enumerate(out.at.shape) if size > 1 and out.at.stride(axis) != FAR]
-    return sorted(axes, key=lambda axis: -out.at.stride(axis))
-
-
-def _space(step: Step) -> Space:
-    """The loops of a step, outermost first, with axes in one that lie behind each other in all tensors."""
-    tensors = [step.out, *step.reads()]
-    sizes: list[int] = []
-    strides: list[tuple[int, ...]] = []
-    for axis in _order(step.out):
-        size, here = step.out.at.shape[axis], tuple(x.at.stride(axis) for x in tensors)
-        if sizes and strides[-1] == tuple(stride * size for stride in here):
-            sizes[-1], strides[-1] = sizes[-1] * size, here
-        else:
-            sizes.append(size)
-            strides.append(here)
-    return tuple(sizes), tuple(zip(*strides, strict=True)) if strides else ((),) * len(tensors)
-
-
-def _place(groups: Sequence[Sequence[Step]]) -> int:
-    """Give all scratch memory its place, where none is used at the same time; the bytes that takes."""
-    first: dict[Memory, int] = {}
-    last: dict[Memory, int] = {}
-    for time, group in enumerate(groups):
-        for step in group:
-            for x in (step.out, *step.reads()):
-                root = x.memory.root()[0]
-                if root.kind == "scratch":
-                    first.setdefault(root, time)
-                    last[root] = time
-    live: list[tuple[int, int, Memory]] = []
-    total = 0
-    for memory, time in first.items():
-        live = sorted(entry for entry in live if last[entry[2]] >= time)
-        room = -(-memory.length * memory.dtype.itemsize // 64) * 64
-        start = 0
-        for place, taken, _ in live:
-            if start + room <= place:
-                break
-            start = max(start, place + taken)
-        memory.place = start
-        live.append((start, room, memory))
-        total = max(total, start + room)
-    return total
 
 
 class _Writer:
@@ -144,12 +61,14 @@ class _Writer:
 
     def _loop(self, group: Sequence[Step]) -> None:
         pointers, body = _Pointers(), _Body()
+        sizes = space(group[0])[0]
         for step in group:
-            sizes, strides = _space(step)
+            _, strides = space(step)
             places = {id(x): own for x, own in zip([step.out, *step.reads()], strides, strict=True)}
 
             def read(x: Load, places: dict = places, by_task: bool = step.out.memory.by_task) -> str:
-                return f"{pointers.name(x, by_task)}[{_index([f'i{k}' for k in range(len(places[id(x)]))], places[id(x)])}]"
+                names = [f"i{k}" for k in range(len(places[id(x)]))]
+                return f"{pointers.name(x, by_task)}[{_index(names, places[id(x)])}]"
 
             assert step.term is not None
             body.assign(read(step.out), body.value(step.term, read), NAMES[step.out.dtype])
@@ -179,14 +98,24 @@ class _Writer:
             return [*body.lines, f"{target} = {new};"]
 
         start = {"sum": "0", "larger": "-__builtin_inf()", "smaller": "__builtin_inf()"}[step.how]
-        out = f"{pointers.name(step.out, own)}[{_index([f'i{a}' for a in kept], [step.out.at.stride(a) for a in kept])}]"
+        place = _index([f"i{axis}" for axis in kept], [step.out.at.stride(axis) for axis in kept])
+        out = f"{pointers.name(step.out, own)}[{place}]"
         if kept and max(map(near, kept)) >= max(map(near, summed), default=0):
             lane = max(kept, key=near)
             size, others = shape[lane], [axis for axis in kept if axis != lane]
             every = f"for (long i{lane} = 0; i{lane} < {size}; i{lane}++)"
             total = f"total[i{lane}]"
-            inner = _nest([(axis, shape[axis]) for axis in summed], [f"#pragma GCC ivdep\n{every} {{", *update(total, {}), "}"], apart=False)
-            body = [f"{kind} total[{size}];", f"{every} {total} = {start};", *inner, f"{every} {out} = {total};"]
+            inner = _nest(
+                [(axis, shape[axis]) for axis in summed],
+                [f"#pragma GCC ivdep\n{every} {{", *update(total, {}), "}"],
+                apart=False,
+            )
+            body = [
+                f"{kind} total[{size}];",
+                f"{every} {total} = {start};",
+                *inner,
+                f"{every} {out} = {total};",
+            ]
             self._call(_nest([(axis, shape[axis]) for axis in others], body, apart=False), pointers)
             return
         body = [f"{kind} total = {start};"]
@@ -196,21 +125,26 @@ class _Writer:
             body += _nest(others, _lanes(lane, shape[lane], kind, start, step.how, update), apart=False)
         else:
             body += update("total", {})
-        self._call(_nest([(axis, shape[axis]) for axis in kept], [*body, f"{out} = total;"], apart=False), pointers)
+        self._call(
+            _nest([(axis, shape[axis]) for axis in kept], [*body, f"{out} = total;"], apart=False), pointers
+        )
 
     def _turn(self, step: Step) -> None:
         (x,) = step.reads()
         *_, high, wide = x.at.shape
         own, sizes = step.out.memory.by_task, f"{wide}, {high}, {x.at.stride(-1)}, {wide}"
-        self._calls.append(f"transpose<{NAMES[x.dtype]}, {sizes}>({_pointer(x, own)}, {_pointer(step.out, own)});")
+        self._calls.append(
+            f"transpose<{NAMES[x.dtype]}, {sizes}>({_pointer(x, own)}, {_pointer(step.out, own)});"
+        )
 
     def _product(self, step: Step) -> None:
         p, own = step.product, step.out.memory.by_task
         assert p is not None
         (m, n, k), first = p.sizes, str(not step.adds).lower()
         numbers = [m, k, p.strides[0]] if p.dots else [m, n, k, *p.strides]
-        name = f"{'dots' if p.dots else 'multiply'}<{NAMES[step.out.dtype]}, {', '.join(map(str, numbers))}, {first}>"
-        self._calls.append(f"{name}({', '.join(_pointer(x, own) for x in (p.left, p.right, step.out))});")
+        types = ", ".join([NAMES[step.out.dtype], *map(str, numbers), first])
+        pointers = ", ".join(_pointer(x, own) for x in (p.left, p.right, step.out))
+        self._calls.append(f"{'dots' if p.dots else 'multiply'}<{types}>({pointers});")
 
     def _look_up(self, step: Step) -> None:
         """An index out of range, which eager mode refuses, gives NaN: no wrong number passes unseen."""
@@ -228,8 +162,11 @@ class _Writer:
         gathers = step.kind == "gather"
         table = step.term if gathers else step.out
         assert isinstance(table, Load)
-        body.lines += [f"const int64_t at = {read(index)};", f"const bool sound = at >= 0 && at < {table.at.shape[axis]};"]
-        nothing = f"{kind}(__builtin_nan(\"\"))"
+        body.lines += [
+            f"const int64_t at = {read(index)};",
+            f"const bool sound = at >= 0 && at < {table.at.shape[axis]};",
+        ]
+        nothing = f'{kind}(__builtin_nan(""))'
         if gathers:
             body.lines.append(f"{read(step.out)} = sound ? {read(table, 'at')} : {nothing};")
         else:
@@ -284,7 +221,9 @@ class _Body:
             names = []
             for arg, dtype in zip(part.args, part.among, strict=True):
                 text = literal(arg.value, dtype) if isinstance(arg, Number) else name(arg)
-                names.append(text if arg.dtype is dtype or isinstance(arg, Number) else f"{NAMES[dtype]}({text})")
+                names.append(
+                    text if arg.dtype is dtype or isinstance(arg, Number) else f"{NAMES[dtype]}({text})"
+                )
             return part.text.format(*names)
 
         return name(term)
@@ -318,7 +257,9 @@ def _pointer(x: Load, by_task: bool) -> str:
 
 
 def _index(names: Sequence[str], strides: Sequence[int]) -> str:
-    return " + ".join(f"{name} * {stride}" for name, stride in zip(names, strides, strict=True) if stride) or "0"
+    return (
+        " + ".join(f"{name} * {stride}" for name, stride in zip(names, strides, strict=True) if stride) or "0"
+    )
 
 
 def _nest(loops: Iterable[tuple[int, int]], body: Sequence[str], apart: bool = True) -> list[str]:
@@ -335,10 +276,14 @@ def _lanes(axis: int, size: int, kind: str, start: str, how: str, update: Callab
     whole = size // width * width
     every = f"for (long j = 0; j < {width}; j++)"
     joined = "{0} + {1}" if how == "sum" else how + "({0}, {1})"
+    fold = joined.format("part[j]", "part[j + w]")
     return [
-        f"{kind} part[{width}];", f"{every} part[j] = {start};",
-        f"for (long k = 0; k < {whole}; k += {width})", f"#pragma GCC ivdep\n{every} {{", *update("part[j]", {axis: "(k + j)"}), "}",
-        f"for (long w = {width // 2}; w > 0; w /= 2)", f"for (long j = 0; j < w; j++) part[j] = {joined.format('part[j]', 'part[j + w]')};",
+        f"{kind} part[{width}];",
+        f"{every} part[j] = {start};",
+        f"for (long k = 0; k < {whole}; k += {width})",
+        f"#pragma GCC ivdep\n{every} {{", *update("part[j]", {axis: "(k + j)"}), "}",
+        f"for (long w = {width // 2}; w > 0; w /= 2)",
+        f"for (long j = 0; j < w; j++) part[j] = {fold};",
         f"total = {joined.format('total', 'part[0]')};",
         f"for (long i{axis} = {whole}; i{axis} < {size}; i{axis}++) {{", *update("total", {}), "}",
     ]  # fmt: skip

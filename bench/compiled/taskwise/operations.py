@@ -22,14 +22,16 @@ PRODUCTS = {aten.bmm.default, aten.mm.default}
 REDUCTIONS = {aten.sum.dim_IntList: "sum", aten.amax.default: "larger", aten.amin.default: "smaller"}
 
 _TWO = {
-    "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "div": "{0} / {1}", "maximum": "larger({0}, {1})",
-    "minimum": "smaller({0}, {1})", "clamp_min": "larger({0}, {1})", "clamp_max": "smaller({0}, {1})",
+    "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "div": "{0} / {1}",
+    "maximum": "larger({0}, {1})", "minimum": "smaller({0}, {1})",
+    "clamp_min": "larger({0}, {1})", "clamp_max": "smaller({0}, {1})",
 }  # fmt: skip
 _ONE = {
-    "neg": "-{0}", "abs": "std::fabs({0})", "relu": "relu({0})", "sqrt": "std::sqrt({0})",
-    "rsqrt": "1 / std::sqrt({0})", "reciprocal": "1 / {0}", "exp": "std::exp({0})", "expm1": "std::expm1({0})",
-    "log": "std::log({0})", "log1p": "std::log1p({0})", "tanh": "std::tanh({0})", "sin": "std::sin({0})",
-    "cos": "std::cos({0})", "sigmoid": "1 / (1 + std::exp(-{0}))", "sign": "({0} > 0) - ({0} < 0)",
+    "neg": "-{0}", "reciprocal": "1 / {0}", "sign": "({0} > 0) - ({0} < 0)",
+    "abs": "std::fabs({0})", "relu": "relu({0})", "sigmoid": "1 / (1 + std::exp(-{0}))",
+    "sqrt": "std::sqrt({0})", "rsqrt": "1 / std::sqrt({0})",
+    "exp": "std::exp({0})", "expm1": "std::expm1({0})", "log": "std::log({0})", "log1p": "std::log1p({0})",
+    "tanh": "std::tanh({0})", "sin": "std::sin({0})", "cos": "std::cos({0})",
 }  # fmt: skip
 _COMPARED = {"le": "<=", "lt": "<", "ge": ">=", "gt": ">", "eq": "==", "ne": "!="}
 _LOGICAL = {"and": "{0} & {1}", "or": "{0} | {1}", "xor": "{0} ^ {1}", "not": "!{0}"}
@@ -45,7 +47,10 @@ def _of(name: str) -> list[Any]:
 ARITHMETIC = {form: text for name, text in {**_TWO, **_ONE}.items() for form in _of(name)}
 COMPARISONS = {form: f"{{0}} {sign} {{1}}" for name, sign in _COMPARED.items() for form in _of(name)}
 LOGIC = {
-    form: text for name, text in _LOGICAL.items() for way in ("bitwise_", "logical_") for form in _of(way + name)
+    form: text
+    for name, text in _LOGICAL.items()
+    for way in ("bitwise_", "logical_")
+    for form in _of(way + name)
 }
 WHERE, CONVERT, POWER = aten.where.self, prims.convert_element_type.default, aten.pow.Tensor_Scalar
 POINTWISE = {*ARITHMETIC, *COMPARISONS, *LOGIC, WHERE, CONVERT, POWER}
@@ -55,7 +60,7 @@ Described = tuple[str, tuple[Any, ...], tuple[torch.dtype, ...]]
 
 
 def described(node: Any) -> Described | None:
-    """Of a pointwise node: C++, arguments, and the types that these are converted to; None if it has no form."""
+    """Of a pointwise node: C++, arguments, and the types these are converted to; None if it has no form."""
     target, args, dtype = node.target, node.args, node.meta["val"].dtype
     values = [arg.meta["val"] if hasattr(arg, "meta") else arg for arg in args]
     if node.kwargs:

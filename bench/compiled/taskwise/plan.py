@@ -107,14 +107,18 @@ class _Planner:
             else over(self.terms[arg], lambda x: x.expand(value.shape))
             for arg in args if isinstance(arg, Node)
         }  # fmt: skip
-        terms = tuple(wide[a] if isinstance(a, Node) else Number(a, t) for a, t in zip(args, among, strict=True))
+        terms = tuple(
+            wide[a] if isinstance(a, Node) else Number(a, t) for a, t in zip(args, among, strict=True)
+        )
         depth = 1 + max((term.depth for term in terms if isinstance(term, Op)), default=0)
         term = Op(text, terms, value.dtype, among, depth)
         if not any(True for _ in loads(term)):
             return term
         if node.target is aten.add.Tensor and all(_uses(arg) == 1 for arg in wide) and len(wide) == 2:
             one, two = terms
-            both = self.steps.add_products(one, two) if isinstance(one, Load) and isinstance(two, Load) else None
+            both = (
+                self.steps.add_products(one, two) if isinstance(one, Load) and isinstance(two, Load) else None
+            )
             if both is not None:
                 return both
         often = _uses(node) > 1 or _spreads(node, value.numel())
@@ -137,7 +141,13 @@ class _Planner:
         return self.steps.multiply(a, b)
 
     def _reduction(
-        self, value: Tensor, how: str, source: Node, dims: Sequence[int] | None = None, keepdim: bool = False, **_: Any
+        self,
+        value: Tensor,
+        how: str,
+        source: Node,
+        dims: Sequence[int] | None = None,
+        keepdim: bool = False,
+        **_: Any,
     ) -> Term:
         x = source.meta["val"]
         if not x.numel() or (how != "sum" and value.dtype not in FLOATS):
@@ -154,14 +164,20 @@ class _Planner:
         return self.steps.join(terms, dim % value.ndim, value.shape)
 
     def _pad(self, value: Tensor, source: Node, pads: Sequence[int], fill: float = 0) -> Load:
-        if min(pads, default=0) < 0:
-            raise UnsupportedError("a negative pad")
-        out = self.steps.filled(Number(fill, value.dtype), value.shape, self.terms[source])
-        at = out.at
-        for back, before in enumerate(pads[::2]):
+        term, out = (
+            self.terms[source],
+            self.steps.filled(Number(fill, value.dtype), value.shape, self.terms[source]),
+        )
+        at, size = out.at, list(source.meta["val"].shape)
+        for back, (before, after) in enumerate(zip(pads[::2], pads[1::2], strict=True)):
             axis = value.ndim - 1 - back
-            at = at.narrow(axis, before, source.meta["val"].shape[axis])
-        self.steps.put(out, at, self.terms[source])
+            cut, kept = (
+                max(-before, 0),
+                size[axis] + min(before, 0) + min(after, 0),
+            )  # a negative pad takes away
+            term = over(term, lambda x, axis=axis, cut=cut, kept=kept: x.narrow(axis, cut, kept))
+            at = at.narrow(axis, max(before, 0), kept)
+        self.steps.put(out, at, term)
         return out
 
     def _slice_scatter(self, value: Tensor, base: Node, source: Node, *where: Any, **named: Any) -> Load:
@@ -208,6 +224,8 @@ def _spreads(node: Node, size: int) -> bool:
     for user in node.users:
         value = user.meta.get("val")
         wide = isinstance(value, Tensor) and value.numel() > size
-        if (wide and (user.target in known.POINTWISE or _passes(user))) or (_passes(user) and _spreads(user, size)):
+        if (wide and (user.target in known.POINTWISE or _passes(user))) or (
+            _passes(user) and _spreads(user, size)
+        ):
             return True
     return False

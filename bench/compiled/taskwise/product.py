@@ -26,7 +26,7 @@ class Product:
 
 
 def product(a: Load, b: Load) -> Product | None:
-    """The loops for the matrices of the last two axes; None where ``b`` is to be transposed in memory first."""
+    """The loops for the matrices of the last two axes; None where ``b`` has to be transposed before."""
     (m, k), n = a.at.shape[-2:], b.at.shape[-1]
     (am, ak), (bk, bn) = a.at.stride()[-2:], b.at.stride()[-2:]
     # The stride of an axis with one value is free.

@@ -61,7 +61,7 @@ class Steps:
 
     def own(self, *terms: Term) -> bool:
         """Whether any of the terms has the tasks' axis; all are looked at."""
-        return any([by_task(term, self.n_tasks) for term in terms])
+        return True in {by_task(term, self.n_tasks) for term in terms}
 
     def take(self, x: Tensor, own: bool) -> Load:
         """An input like ``x``, which has a row for every task if ``own``."""
@@ -135,7 +135,9 @@ class Steps:
             start += size[dim]
         return out
 
-    def reduce(self, term: Term, shape: Sequence[int], axes: Sequence[int], how: str, dtype: torch.dtype) -> Load:
+    def reduce(
+        self, term: Term, shape: Sequence[int], axes: Sequence[int], how: str, dtype: torch.dtype
+    ) -> Load:
         """The sum, or another reduction, over ``axes``, which stay with one value each."""
         own = self.own(term)
         if own and 0 in axes:
@@ -178,12 +180,17 @@ class Steps:
 
     def add_products(self, one: Load, two: Load) -> Load | None:
         """The sum of two products that nothing else needs: the second is added to the first right away."""
-        made = [step for step in self.steps if step.kind == "product" and step.out.memory in (one.memory, two.memory)]
+        made = [
+            step
+            for step in self.steps
+            if step.kind == "product" and step.out.memory in (one.memory, two.memory)
+        ]
         if one.memory is two.memory or len(made) != 2:
             return None
         first, second = made
         same = all(
-            (x.at.shape, x.at.stride(), x.at.storage_offset()) == (y.at.shape, y.at.stride(), y.at.storage_offset())
+            (x.at.shape, x.at.stride(), x.at.storage_offset())
+            == (y.at.shape, y.at.stride(), y.at.storage_offset())
             for x, y in ((one, two), (first.out, second.out))
         )
         taken = first.adds or second.adds or one.memory.home or two.memory.home
@@ -192,7 +199,9 @@ class Steps:
         second.out, second.adds = first.out, True
         return Load(first.out.memory, one.at)
 
-    def look_up(self, kind: str, term: Term, index: Load, dim: int, shape: Sequence[int], out: Load | None) -> Load:
+    def look_up(
+        self, kind: str, term: Term, index: Load, dim: int, shape: Sequence[int], out: Load | None
+    ) -> Load:
         """``term`` gathered by ``index`` along an axis, or scattered into ``out``."""
         own = self.own(term, index, *([] if out is None else [out]))
         if own and dim == 0:
@@ -214,5 +223,7 @@ def type_of(x: Tensor) -> torch.dtype:
 def _is_whole(load: Load, at: Tensor) -> bool:
     """Whether this is scratch memory in the layout ``at``, all of it and in no other."""
     memory = load.memory
-    whole = memory.kind == "scratch" and memory.home is None and memory.length == prod(at.shape[memory.by_task :])
+    whole = (
+        memory.kind == "scratch" and memory.home is None and memory.length == prod(at.shape[memory.by_task :])
+    )
     return whole and dense(load.at, at)

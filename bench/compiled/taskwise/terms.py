@@ -1,7 +1,7 @@
 """What is computed of one task: terms over tensors in memory, read at affine places.
 
-A tensor of the graph is a term: a tensor in memory, a number, or an operation on terms of the same shape. A view
-of a term is the term of the views of its tensors, so that nothing moves until a loop needs it. The layouts are
+A tensor of the graph is a term: a tensor in memory, a number, or an operation on terms of the same shape. A
+view of a term is the term of the views of its tensors, so that nothing moves until a loop needs it. Layouts are
 torch's own: meta tensors, whose tasks' axis has the stride `FAR`, which no view can merge with another.
 """
 
@@ -118,7 +118,7 @@ def strided(shape: Sequence[int], order: Sequence[int] | None = None, by_task: b
 
 
 def by_task(term: Term, n_tasks: int) -> bool:
-    """Whether a term has the tasks' axis, its first. Raises `UnsupportedError` where that axis is elsewhere."""
+    """Whether a term has the tasks' axis, as its first. Raises `UnsupportedError` where it is elsewhere."""
     found = False
     for load in loads(term):
         strides = load.at.stride()
