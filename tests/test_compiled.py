@@ -16,7 +16,7 @@ from torch.nn.functional import conv2d, one_hot
 
 from bench import registry
 from bench.api import Bilevel, Problem, Tasks
-from bench.compiled import Engine, check, convolution, engine, kernel, lower, trace
+from bench.compiled import Engine, check, convolution, engine, kernel, lower, taskwise, trace
 from bench.inputs import generator
 from bench.run import run_cell
 from tests.toy_cells import cell
@@ -42,6 +42,16 @@ def both(method, bilevel):
     found, wanted = built(fast), built(bilevel)
     assert fast.calls == bilevel.calls
     return found, wanted, fast.engine.report()
+
+
+def by_torch(monkeypatch) -> None:
+    """All new kernels by torch's compiler."""
+
+    def refused(*_):
+        raise taskwise.UnsupportedError("a test")
+
+    monkeypatch.setattr(engine, "_kernels", {})
+    monkeypatch.setattr(taskwise, "lower", refused)
 
 
 METHODS = [
@@ -70,6 +80,15 @@ def test_a_compiled_method_is_the_eager_one(method):
     assert torch.equal(found.converged, wanted.converged)
     assert report
     assert not [kernel for kernel in report.values() if "eager" in kernel], report
+
+
+@pytest.mark.parametrize("method", ["maml", "imaml"])
+def test_torch_compiles_all_tasks_at_once_too(method, monkeypatch):
+    by_torch(monkeypatch)
+    inner = {"name": "gradient_descent", "steps": 2, "learning_rate": 0.01}
+    found, wanted, report = both({"name": method, "inner": inner}, drawn(TANH))
+    torch.testing.assert_close(found.meta_grad, wanted.meta_grad, rtol=1e-9, atol=1e-11)
+    assert {kernel["lowering"] for kernel in report.values()} == {"torch"}
 
 
 @pytest.mark.parametrize("inner", ["adam", "nesterov", "momentum"])
@@ -272,11 +291,11 @@ def test_what_a_loss_remembers_is_real_and_indices_stay_in_range():
 def test_a_kernel_that_is_off_is_refused(monkeypatch):
     monkeypatch.setattr(engine, "_kernels", {})
 
-    def wrong(graph, inputs):
+    def wrong(graph, inputs, *_):
         call = lower.lower(graph, inputs)
-        return lambda values: [x * (1 + 1e-3) for x in call(values)]
+        return lambda values: [x * (1 + 1e-3) for x in call(values)], "torch"
 
-    monkeypatch.setattr(kernel, "lower", wrong)
+    monkeypatch.setattr(kernel, "_compiled", wrong)
     bilevel = drawn(SINUSOID, dtype=torch.float32)
     fast = compiled(bilevel)
     assert torch.equal(fast.inner_grad(fast.start), bilevel.inner_grad(bilevel.start))
@@ -289,16 +308,16 @@ def test_the_check_sees_a_missing_proximal_term(monkeypatch):
     monkeypatch.setattr(engine, "_kernels", {})
     plain = Bilevel.inner_grad
 
-    def without(graph, inputs):
+    def without(*_):
         problem = registry.build("problem", {**SINUSOID, "strength": 0.0})
 
         def call(values):
             meta, x, y, phi = values
             return [Bilevel(problem, Tasks(x, y, x, y), meta).inner_grad(phi)]
 
-        return call
+        return call, "torch"
 
-    monkeypatch.setattr(kernel, "lower", without)
+    monkeypatch.setattr(kernel, "_compiled", without)
     fast = compiled(drawn(SINUSOID))
     assert torch.equal(fast.inner_grad(fast.start), plain(drawn(SINUSOID), fast.start))
     (only,) = fast.engine.report().values()
@@ -364,6 +383,7 @@ def test_autograd_passes_through_in_eager_mode():
 
 def test_without_the_inner_entry_point_the_public_one_serves(monkeypatch):
     monkeypatch.setattr(engine, "_kernels", {})
+    by_torch(monkeypatch)
     lower._entry()  # torch warns while it imports itself
     monkeypatch.setattr(lower, "_entry", lambda: None)
     bilevel = drawn(SINUSOID)
@@ -373,8 +393,8 @@ def test_without_the_inner_entry_point_the_public_one_serves(monkeypatch):
 
 
 ONE_KERNEL = """
-from tests.test_compiled import TANH, compiled, drawn
-fast = compiled(drawn(TANH))
+from tests.test_compiled import Odd, compiled, drawn
+fast = compiled(drawn(Odd()))
 fast.inner_grad(fast.start)
 print(fast.engine.report())
 """

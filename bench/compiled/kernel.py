@@ -88,8 +88,8 @@ class Kernel:
     ``call``, and ``once_used``; None where there is nothing of the sort or it would not be called twice.
     shape: of the results, None for a single tensor. calls: the oracle calls that one call stands for.
     lowering: what made machine code of ``call``, "task by task" (`bench.compiled.taskwise`) or "torch".
-    seconds: spent on building. error, eager_error: see `check.errors`. operations: of the graph. products: the
-    matrix products of ``call``, by shapes and strides.
+    seconds: spent on building. error, eager_error: see `check.errors`. operations: of the graph.
+    products: the matrix products of ``call``, by shapes and strides.
     """
 
     name: str

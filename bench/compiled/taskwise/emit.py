@@ -30,7 +30,7 @@ class _Writer:
         step = group[0]
         write: dict[str, Callable[[Step], None]] = {
             "reduce": self._reduce, "turn": self._turn, "product": self._product,
-            "gather": self._look_up, "scatter_add": self._look_up,
+            "gather": self._look_up, "scatter": self._look_up, "scatter_add": self._look_up,
         }  # fmt: skip
         if step.kind == "loop":
             self._loop(group)
@@ -171,7 +171,8 @@ class _Writer:
             body.lines.append(f"{read(step.out)} = sound ? {read(table, 'at')} : {nothing};")
         else:
             value = body.value(step.term, read)
-            body.lines.append(f"{read(table, '(sound ? at : 0)')} += sound ? {value} : {nothing};")
+            sets = "=" if step.kind == "scatter" else "+="
+            body.lines.append(f"{read(table, '(sound ? at : 0)')} {sets} sound ? {value} : {nothing};")
         self._call(_nest([(a, index.at.shape[a]) for a in axes], body.lines, apart=False), pointers)
 
 

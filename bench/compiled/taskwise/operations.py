@@ -15,6 +15,13 @@ VIEWS = {
     aten.squeeze.dims, aten.squeeze.default, aten.slice.Tensor, aten.select.int, aten.alias.default,
     aten.detach.default, aten.unfold.default, aten.diagonal.default,
 }  # fmt: skip
+# In place, which is the same where nobody else sees the tensor; decompositions leave some.
+FUNCTIONAL = {
+    aten.squeeze_.dims: aten.squeeze.dims, aten.squeeze_.dim: aten.squeeze.dim,
+    aten.squeeze_.default: aten.squeeze.default, aten.unsqueeze_.default: aten.unsqueeze.default,
+    aten.add_.Tensor: aten.add.Tensor, aten.sub_.Tensor: aten.sub.Tensor,
+    aten.mul_.Tensor: aten.mul.Tensor, aten.div_.Tensor: aten.div.Tensor,
+}  # fmt: skip
 SPLITS = {aten.split_with_sizes.default, aten.split.Tensor, aten.unbind.int}
 SAME = {aten.clone.default}
 NUMBERS = {aten.full.default: 1, aten.scalar_tensor.default: 0}  # the place of the number in the arguments
@@ -59,9 +66,12 @@ CHEAP = {*COMPARISONS, *NUMBERS, CONVERT}  # rather done again than kept
 Described = tuple[str, tuple[Any, ...], tuple[torch.dtype, ...]]
 
 
-def described(node: Any) -> Described | None:
-    """Of a pointwise node: C++, arguments, and the types these are converted to; None if it has no form."""
-    target, args, dtype = node.target, node.args, node.meta["val"].dtype
+def described(node: Any, target: Any) -> Described | None:
+    """Of a node with a pointwise ``target``: C++, arguments, and the types that these are converted to.
+
+    None if it has no form with such arguments.
+    """
+    args, dtype = node.args, node.meta["val"].dtype
     values = [arg.meta["val"] if hasattr(arg, "meta") else arg for arg in args]
     if node.kwargs:
         return None

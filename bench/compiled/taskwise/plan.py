@@ -53,12 +53,12 @@ class _Planner:
             aten.select_scatter.default: self._select_scatter,
             aten.gather.default: self._gather,
             aten.scatter_add.default: self._scatter_add,
+            aten.scatter.value: self._scatter,
         }
 
     def term(self, node: Node) -> Any:
         """What the node stands for: a term, or a list of them."""
-        target: Any = node.target
-        args: Any = node.args
+        target, args = _functional(node), cast("Any", node.args)
         if target in known.VIEWS:
             return self._view(node, lambda x: target(x, *args[1:], **node.kwargs))
         if target in known.SPLITS:
@@ -96,7 +96,7 @@ class _Planner:
             raise UnsupportedError(str(error)) from error
 
     def _pointwise(self, node: Node, value: Tensor) -> Term:
-        described = known.described(node)
+        described = known.described(node, _functional(node))
         if described is None:
             raise UnsupportedError(f"{node.target} with such arguments")
         text, args, among = described
@@ -202,6 +202,12 @@ class _Planner:
         term = over(term, lambda x: x[tuple(slice(0, size) for size in places.at.shape)])
         return self.steps.look_up("scatter_add", term, places, dim % value.ndim, value.shape, start)
 
+    def _scatter(self, value: Tensor, base: Node, dim: int, index: Node, fill: float) -> Load:
+        places = self._stored(index)
+        start = self.steps.filled(self.terms[base], value.shape, places)
+        fixed = Number(fill, value.dtype)
+        return self.steps.look_up("scatter", fixed, places, dim % value.ndim, value.shape, start)
+
     def _stored(self, node: Node) -> Load:
         """The node's tensor in memory, in any layout."""
         term = self.terms[node]
@@ -210,8 +216,22 @@ class _Planner:
         return term
 
 
+def _functional(node: Node) -> Any:
+    """The operation; of one in place the other form, where its first argument has no use but this."""
+    target: Any = node.target
+    if target not in known.FUNCTIONAL:
+        return target
+    (first, *_), other = node.args, known.FUNCTIONAL[target]
+    own = isinstance(first, Node) and len(first.users) == 1 and first.op == "call_function"
+    if not own or (other not in known.VIEWS and _passes(cast("Node", first))):
+        raise UnsupportedError(f"{target} of what others see")
+    return other
+
+
 def _passes(node: Node) -> bool:
-    return node.target in known.VIEWS | known.SPLITS | known.SAME or node.target is getitem
+    target: Any = node.target
+    target = known.FUNCTIONAL.get(target, target)
+    return target in known.VIEWS | known.SPLITS | known.SAME or target is getitem
 
 
 def _uses(node: Node) -> int:

@@ -30,8 +30,8 @@ class Step:
     """What fills ``out``, or a part of it.
 
     kind: "loop" (the values of a term), "reduce" (``how``, over the term's ``axes``), "turn" (a matrix
-    transposed), "product" (added to what is there if ``adds``), "gather" or "scatter_add" (along the one of
-    ``axes``, by ``index``).
+    transposed), "product" (added to what is there if ``adds``), "gather", "scatter" or "scatter_add" (along
+    the one of ``axes``, by ``index``).
     """
 
     kind: str

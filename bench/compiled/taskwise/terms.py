@@ -1,8 +1,8 @@
 """What is computed of one task: terms over tensors in memory, read at affine places.
 
 A tensor of the graph is a term: a tensor in memory, a number, or an operation on terms of the same shape. A
-view of a term is the term of the views of its tensors, so that nothing moves until a loop needs it. Layouts are
-torch's own: meta tensors, whose tasks' axis has the stride `FAR`, which no view can merge with another.
+view of a term is the term of the views of its tensors, so that nothing moves until a loop needs it. Layouts
+are torch's own: meta tensors, whose tasks' axis has the stride `FAR`, which no view can merge with another.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -123,7 +123,8 @@ def by_task(term: Term, n_tasks: int) -> bool:
     for load in loads(term):
         strides = load.at.stride()
         here = bool(strides) and strides[0] == FAR
-        moved = any(stride >= FAR for stride in strides[1:]) or load.at.storage_offset() >= FAR
+        others = zip(load.at.shape[1:], strides[1:], strict=True)
+        moved = any(size > 1 and stride >= FAR for size, stride in others) or load.at.storage_offset() >= FAR
         if moved or load.memory.by_task != here or (here and load.at.shape[0] != n_tasks):
             raise UnsupportedError("the tasks' axis moves, or a part of it is taken")
         found |= here
