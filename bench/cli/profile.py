@@ -38,24 +38,25 @@ def show_profile(study: str, results: Path, json: bool) -> int:
 
 def _table(one: Profile) -> list[str]:
     lines = [
-        "| kernel | calls | ms | share | its matrix products alone, ms | times |",
-        "|---|---|---|---|---|---|",
+        "| kernel | made | calls | ms | share | its matrix products alone, ms | times |",
+        "|---|---|---|---|---|---|---|",
     ]
     for part in one.parts:
         has = part.floor > LEAST_FLOOR * part.seconds
         floors = (f"{1e3 * part.floor:.3g}", f"{part.seconds / part.floor:.2g}") if has else ("-", "-")
         share = f"{part.seconds / one.seconds:.0%}"
-        row = (part.kernel, part.calls, f"{1e3 * part.seconds:.3g}", share, *floors)
+        row = (part.kernel, part.lowering, part.calls, f"{1e3 * part.seconds:.3g}", share, *floors)
         lines.append("| " + " | ".join(map(str, row)) + " |")
     floor = sum(part.floor for part in one.parts)
     rest = (
         "between the kernels",
+        "",
         "",
         f"{1e3 * one.rest:.3g}",
         f"{round(100 * one.rest / one.seconds)}%",
         "",
         "",
     )
-    whole = ("all", "", f"{1e3 * one.seconds:.3g}", "100%", f"{1e3 * floor:.3g}")
+    whole = ("all", "", "", f"{1e3 * one.seconds:.3g}", "100%", f"{1e3 * floor:.3g}")
     times = f"{one.seconds / floor:.2g}" if floor else "-"
     return [*lines, "| " + " | ".join(rest) + " |", "| " + " | ".join((*whole, times)) + " |"]

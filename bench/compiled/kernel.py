@@ -206,7 +206,7 @@ def _compiled(
         try:
             return taskwise.lower(graph, inputs, shared, n_tasks), "task by task"
         except (taskwise.UnsupportedError, Declined) as error:
-            log.debug("%s; torch's compiler takes it", error)
+            log.debug("not task by task: %s", error)
     return lower(graph, inputs), "torch"
 
 

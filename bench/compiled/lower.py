@@ -76,17 +76,18 @@ def in_transform() -> bool:
 @cache
 def decompositions() -> dict[Any, Callable]:
     """Operations that are better compiled as several simpler ones."""
-    _entry()
-    from torch._inductor.decomposition import select_decomp_table
+    _prepare()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch, to itself
+        from torch._inductor.decomposition import select_decomp_table
 
-    return dict(select_decomp_table())
+        return dict(select_decomp_table())
 
 
 @cache
 def _entry() -> Callable | None:
-    """`torch._inductor`'s entry point, or None; its kernels outlive the process beside our other files."""
-    if FOLDER not in os.environ:
-        os.environ[FOLDER] = _writable(data.cache_root() / "kernels")
+    """`torch._inductor`'s entry point, or None."""
+    _prepare()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of torch, to itself
         try:
@@ -96,6 +97,13 @@ def _entry() -> Callable | None:
         except ImportError:
             return None
     return compile_fx_inner
+
+
+@cache
+def _prepare() -> None:
+    """See that kernels of `torch._inductor`, which asks when imported, outlive the process."""
+    if FOLDER not in os.environ:
+        os.environ[FOLDER] = _writable(data.cache_root() / "kernels")
 
 
 def _writable(folder: Path) -> str:

@@ -19,10 +19,12 @@ ROUNDS = 31
 class Part:
     """One kernel of one call of the method, in seconds: all its ``calls``, and the ``floor`` of these.
 
-    The floor is the time of the kernel's matrix products, alone and on data of the same layout.
+    The floor is the time of the kernel's matrix products, by torch, alone and on data of the same layout.
+    lowering: what made the kernel, "task by task" or "torch".
     """
 
     kernel: str
+    lowering: str
     calls: int
     seconds: float
     floor: float
@@ -55,7 +57,8 @@ def profile(cell: Prepared, rounds: int = ROUNDS) -> Profile:
     for (name, calls), kernel_s, products_s in zip(tape.items(), seconds[::2], seconds[1::2], strict=True):
         kernel, values, _ = calls[-1]
         times = len(values[1]) if kernel.parts else 1  # the products are of one call of the graph
-        parts.append(Part(name, len(calls), len(calls) * kernel_s, len(calls) * times * products_s))
+        n, how = len(calls), kernel.lowering
+        parts.append(Part(name, how, n, n * kernel_s, n * times * products_s))
     return Profile(whole, tuple(sorted(parts, key=lambda part: -part.seconds)))
 
 

@@ -73,7 +73,7 @@ class _Planner:
             raise UnsupportedError(f"{target}, or an empty tensor")
         type_of(value)
         if target in known.NUMBERS:
-            return Number(args[known.NUMBERS[target]], value.dtype)
+            return _number(args[known.NUMBERS[target]], value.dtype)
         if target in known.POINTWISE:
             return self._pointwise(node, value)
         if target in known.PRODUCTS:
@@ -108,7 +108,7 @@ class _Planner:
             for arg in args if isinstance(arg, Node)
         }  # fmt: skip
         terms = tuple(
-            wide[a] if isinstance(a, Node) else Number(a, t) for a, t in zip(args, among, strict=True)
+            wide[a] if isinstance(a, Node) else _number(a, t) for a, t in zip(args, among, strict=True)
         )
         depth = 1 + max((term.depth for term in terms if isinstance(term, Op)), default=0)
         term = Op(text, terms, value.dtype, among, depth)
@@ -164,17 +164,12 @@ class _Planner:
         return self.steps.join(terms, dim % value.ndim, value.shape)
 
     def _pad(self, value: Tensor, source: Node, pads: Sequence[int], fill: float = 0) -> Load:
-        term, out = (
-            self.terms[source],
-            self.steps.filled(Number(fill, value.dtype), value.shape, self.terms[source]),
-        )
+        term, fixed = self.terms[source], _number(fill, value.dtype)
+        out = self.steps.filled(fixed, value.shape, term)
         at, size = out.at, list(source.meta["val"].shape)
         for back, (before, after) in enumerate(zip(pads[::2], pads[1::2], strict=True)):
-            axis = value.ndim - 1 - back
-            cut, kept = (
-                max(-before, 0),
-                size[axis] + min(before, 0) + min(after, 0),
-            )  # a negative pad takes away
+            axis = value.ndim - 1 - back  # a negative pad takes away
+            cut, kept = max(-before, 0), size[axis] + min(before, 0) + min(after, 0)
             term = over(term, lambda x, axis=axis, cut=cut, kept=kept: x.narrow(axis, cut, kept))
             at = at.narrow(axis, max(before, 0), kept)
         self.steps.put(out, at, term)
@@ -198,14 +193,14 @@ class _Planner:
 
     def _scatter_add(self, value: Tensor, base: Node, dim: int, index: Node, source: Node) -> Load:
         places, term = self._stored(index), self.terms[source]
-        start = self.steps.filled(self.terms[base], value.shape, Op("", (places, term), places.dtype, (), 0))
+        start = self.steps.filled(self.terms[base], value.shape, places, term)
         term = over(term, lambda x: x[tuple(slice(0, size) for size in places.at.shape)])
         return self.steps.look_up("scatter_add", term, places, dim % value.ndim, value.shape, start)
 
     def _scatter(self, value: Tensor, base: Node, dim: int, index: Node, fill: float) -> Load:
         places = self._stored(index)
         start = self.steps.filled(self.terms[base], value.shape, places)
-        fixed = Number(fill, value.dtype)
+        fixed = _number(fill, value.dtype)
         return self.steps.look_up("scatter", fixed, places, dim % value.ndim, value.shape, start)
 
     def _stored(self, node: Node) -> Load:
@@ -214,6 +209,12 @@ class _Planner:
         if not isinstance(term, Load):
             term = self.terms[node] = self.steps.store(term, node.meta["val"].shape, any_order=True)
         return term
+
+
+def _number(value: Any, dtype: torch.dtype) -> Number:
+    if not isinstance(value, bool | int | float):
+        raise UnsupportedError(f"{value}, where a number is to be")
+    return Number(value, dtype)
 
 
 def _functional(node: Node) -> Any:

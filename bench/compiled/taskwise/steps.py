@@ -105,9 +105,9 @@ class Steps:
         self.steps.append(Step("loop", out, term))
         return out
 
-    def filled(self, term: Term, shape: Sequence[int], like: Term) -> Load:
-        """New memory with these values; by task also where only ``like`` is."""
-        own = self.own(term, like)
+    def filled(self, term: Term, shape: Sequence[int], *like: Term) -> Load:
+        """New memory with these values; by task also where only one of ``like`` is."""
+        own = self.own(term, *like)
         out = Load(self.scratch(term.dtype, shape, own), strided(shape, by_task=own))
         self.steps.append(Step("loop", out, term))
         return out
