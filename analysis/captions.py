@@ -1,24 +1,21 @@
 """The words under a figure: question, settings, numbers, failures, statistic; all taken from the records."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 
 import pandas as pd
 
 from analysis import reasons, stats, style, table, units
 from analysis.metrics import CONTROL
+from bench.record import NO_KERNEL, RAN_EAGER
 
 _NOT_SETTINGS = ("environment.", "time.", "tensor_bytes.", "resident.", "calls.", "pass_seconds.", "stats.")
-_NOT_SETTINGS += ("error.", "cosine.", "norm_ratio.", "missing.", "how.")
+_NOT_SETTINGS += ("error.", "cosine.", "norm_ratio.", "missing.", "how.", "numerics.", "certified.")
 _LABELS = {"id", "study", "status", "reason", "problem", "method", "started", "seconds", "task", "converged"}
 _LABELS |= {"stationarity", "query_loss", "query_accuracy", "meta_grad_norm", "meta_grad_sha256", "contract"}
 _LABELS |= {"method.inner.steps", "method.steps"}  # the column "steps" holds both
 MOST_VALUES = 14
-AXES = (
-    "Logarithmic. A dotted line is a floor: what lies there is zero or at most its label, far below "
-    "everything else; an error of 1e-17 or less counts as zero. Curves that coincide take turns in showing "
-    "their markers."
-)
+ELEMENTS = ("crosses", "rows", "shared", "floor", "turns")  # as `panels.mark` names them
 
 
 def settings(frame: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
@@ -99,10 +96,49 @@ def control(frame: pd.DataFrame) -> str:
     )
 
 
+def axes(drawn: Collection[str]) -> str:
+    """How to read the axes, as far as it takes ``drawn`` elements."""
+    text = "Logarithmic."
+    if "floor" in drawn:
+        text += (
+            " A dotted line is a floor: what lies there is zero or at most its label, far below everything "
+            "else; an error of 1e-17 or less counts as zero."
+        )
+    if "turns" in drawn:
+        text += " Curves that coincide take turns in showing their markers."
+    return text
+
+
+def crosses(frame: pd.DataFrame, drawn: Collection[str]) -> str:
+    """What has become of failed cells, and what their crosses mean, as far as they are ``drawn``."""
+    if not {"crosses", "shared"} & set(drawn):
+        return " Cells that failed are in no median." if (frame["status"] != "ok").any() else ""
+    text = " Cells that failed are in no median; crosses mark them, with their number where it is not one"
+    text += "; a marker beside them names the method" if "rows" in drawn else ""
+    return text + ("; grey ones stand for several methods." if "shared" in drawn else ".")
+
+
+def markers(frame: pd.DataFrame) -> str:
+    """What the inside of a marker means, where methods ran on several engines."""
+    ran = frame["engine"].dropna().unique()
+    if len(ran) < 2:
+        return ""
+    meant = {"compiled": "filled", "eager": "hollow", RAN_EAGER: "half-filled", NO_KERNEL: "half-filled"}
+    listed = "; ".join(f"{inside}: {name}" for name, inside in meant.items() if name in ran)
+    return f"Of methods that ran on several engines: {listed}."
+
+
 def caption(
-    question: str, shows: str, frame: pd.DataFrame, more: Mapping[str, str] = MappingProxyType({})
+    question: str,
+    shows: str,
+    frame: pd.DataFrame,
+    more: Mapping[str, str] = MappingProxyType({}),
+    drawn: Collection[str] = ELEMENTS,
 ) -> dict[str, str]:
-    """Heading -> text, in reading order; empty parts are left out. ``more`` comes after what is shown."""
+    """Heading -> text, in reading order; empty parts are left out. ``more`` comes after what is shown.
+
+    Of the `ELEMENTS` of a figure only those ``drawn`` are explained.
+    """
     constant, varied = settings(frame)
     parts = {
         "Question": question,
@@ -113,10 +149,9 @@ def caption(
         "Data": numbers(frame) + ".",
         "Failures": failures(frame) + ".",
         "Missing references": references(frame),
-        "Statistic": stats.STATISTIC
-        + " Cells that failed are in no median; crosses mark them, with their number where it is not one: a "
-        "row for each method, named by its marker; grey ones stand for several methods.",
-        "Axes": AXES,
+        "Statistic": stats.STATISTIC + crosses(frame, drawn),
+        "Axes": axes(drawn),
+        "Markers": markers(frame),
         "A/A control": control(frame),
     }
     return {heading: text for heading, text in parts.items() if text}

@@ -8,10 +8,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import grid, panels, scales, stats, style, table
-from analysis.metrics import Metric
+from analysis.metrics import Metric, listed
 from analysis.style import Style
 
 ROW = 0.17  # inches per method
+
+
+def shows(frame: pd.DataFrame, metrics: Sequence[Metric]) -> str:
+    """`per_method` in words."""
+    each = "; a row of panels for each problem" if frame["problem"].nunique() > 1 else ""
+    return f"Of each method's meta-gradient, a line for each method: {listed(metrics)}{each}."
 
 
 def per_method(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Figure]:
@@ -52,4 +58,4 @@ def _dots(
     ):
         panels.cross(axes, (1.02, places[failed["method"]]), axes.get_yaxis_transform(), int(failed["n"]))
     if text := grid.remark(frame, metric, letters + 6):
-        panels.note(axes, text, empty=points.empty, which="x")
+        panels.note(axes, text, empty=points.empty)

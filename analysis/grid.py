@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import panels, reasons, scales, stats, style, table
-from analysis.metrics import Metric
+from analysis.metrics import Metric, listed
 from analysis.style import Style
 
 PROBLEMS_PER_FIGURE = 3
@@ -30,6 +30,16 @@ def measured(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Metric]:
         for m in metrics
         if frame[m.column].notna().any() or (m.missing is not None and frame[m.missing].notna().any())
     ]
+
+
+def shows(frame: pd.DataFrame, metrics: Sequence[Metric]) -> str:
+    """`over_steps` in words."""
+    what = listed(measured(frame, metrics) or metrics[:1])
+    several = frame["problem"].nunique() > 1
+    return (
+        f"Of each method's meta-gradient of the whole batch of tasks, against the number of inner steps K: "
+        f"{what}{'; a column for each problem' if several else ''}."
+    )
 
 
 def over_steps(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Figure]:
@@ -87,6 +97,8 @@ def draw_curves(
     for together in coinciding({name: curve["median"] for name, curve in curves.items()}):
         for k, name in enumerate(together):
             panels.curve(axes, curves[name], looks[name], scale, (k % len(together), len(together)))
+            if len(together) > 1:
+                panels.mark(axes.lines[-1], "turns")
 
 
 def coinciding(curves: dict[str, pd.Series]) -> list[list[str]]:
@@ -103,6 +115,16 @@ def coinciding(curves: dict[str, pd.Series]) -> list[list[str]]:
     return groups
 
 
+def remark_on_both(frame: pd.DataFrame, up: Metric, across: Metric, empty: bool) -> str:
+    """`remark` for a panel of one measure against another: on the one that keeps it ``empty``, if it is."""
+    found = [remark(frame, metric) for metric in (up, across)]
+    if empty:
+        ok = frame[frame["status"] == "ok"]
+        absent = [text for text, m in zip(found, (up, across), strict=True) if not ok[m.column].notna().any()]
+        return absent[-1] if absent else "no method has both"
+    return found[0] or found[1]
+
+
 def remark(frame: pd.DataFrame, metric: Metric, width: int = 56) -> str:
     """Why a panel is empty, or which part of its values could not be had; "" if all is there.
 
@@ -116,7 +138,7 @@ def remark(frame: pd.DataFrame, metric: Metric, width: int = 56) -> str:
     what = "reference" if metric.per_task else "value"
     if not value.notna().any():
         if why.empty:
-            return "not measured"
+            return f"no {metric.kind} measured"
         example = reasons.kinds(why)[0].example
         return textwrap.fill(f"no {what}: {example}", min(width, 34), max_lines=4, placeholder=" …")
     if why.empty:

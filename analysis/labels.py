@@ -56,6 +56,22 @@ PRETTY = {
     "truncated-maml": "MAML, truncated",
 }
 STEPS = ("inner.steps", "steps")  # an axis of the figures, never part of a label
+WRAPPERS = {"in_dtype": "{dtype}", "gradients_in": "gradients {dtype}"}  # of a part, in another precision
+PARTS = {"inner": "inner", "linear": "solve", "curvature": "products"}
+SAID = (*(f"{kind}.precision" for kind in PARTS), "linear.dots")  # by `method`
+_ABSENT = object()
+
+
+def unwrapped(description: dict[str, Any]) -> dict[str, Any]:
+    """A description whose parts in another precision stand for themselves, with a field `precision`."""
+    found = {k: unwrapped(v) if isinstance(v, dict) else v for k, v in description.items()}
+    if (form := WRAPPERS.get(str(found.get("name")))) is None:
+        return found
+    (part,) = (v for k, v in found.items() if k in PARTS)
+    words = [form.format(**found)]
+    if found.get("loss_scale", 1) != 1 or found.get("dynamic"):
+        words.append(f"scale {'dynamic' if found.get('dynamic') else plain(found['loss_scale'])}")
+    return part | {"precision": ", ".join([*words, *filter(None, [part.get("precision")])])}
 
 
 def pretty(name: str) -> str:
@@ -90,6 +106,11 @@ def method(description: dict[str, Any]) -> str:
         parts.append(pretty(linear["name"]) + (f" {size}" if size is not None else ""))
     if curvature and curvature["name"] != "exact":
         parts.append(pretty(curvature["name"]))
+    for kind, part in zip(PARTS, (inner, linear, curvature), strict=True):
+        if "precision" in part:
+            parts.append(f"{PARTS[kind]} {part['precision']}")
+    if linear.get("dots"):
+        parts.append(f"dots {linear['dots']}")
     return ", ".join(parts)
 
 
@@ -109,8 +130,10 @@ def distinguish(base: list[str], flat: list[dict[str, Any]], within: Iterable[An
 
     ``base`` are the labels, ``flat`` the flattened descriptions, ``within`` says which of them meet in one
     panel (the problem): a learning rate that belongs to the problem is no part of the method's label. The
-    number of inner steps is an axis and never appended.
+    number of inner steps is an axis and never appended. No two descriptions that differ in anything else get
+    the same label within a panel: where the short words do not tell them apart, full names and digits do.
     """
+    within = list(within)
     differing: dict[str, list[str]] = {}
     groups: dict[tuple[str, Any], list[dict[str, Any]]] = {}
     for label, description, group in zip(base, flat, within, strict=True):
@@ -118,10 +141,36 @@ def distinguish(base: list[str], flat: list[dict[str, Any]], within: Iterable[An
     for (label, _), descriptions in groups.items():
         known = differing.setdefault(label, [])
         known += [key for key in _varying(descriptions) if key not in known]
-    return [
-        ", ".join([label, *(_phrase(k, one[k]) for k in differing[label] if one.get(k) is not None)])
+    named = [
+        ", ".join([label, *(_phrase(k, v) for k, v in _given(one, differing[label]))])
         for label, one in zip(base, flat, strict=True)
     ]
+    return _apart(named, flat, within)
+
+
+def _given(one: dict[str, Any], keys: list[str]) -> list[tuple[str, Any]]:
+    """Those of ``keys`` that have a value, by as much of their names as tells them apart among ``keys``."""
+    short = [key.rpartition(".")[2] for key in keys]
+    names = [
+        key if short.count(last) > 1 and last != "name" else last
+        for key, last in zip(keys, short, strict=True)
+    ]
+    return [(name, one[key]) for name, key in zip(names, keys, strict=True) if one.get(key) is not None]
+
+
+def _apart(labels: list[str], flat: list[dict[str, Any]], within: list[Any]) -> list[str]:
+    """The labels; those that different descriptions still share within a panel with all that differs."""
+    groups: dict[tuple[str, Any], list[dict[str, Any]]] = {}
+    for label, one, group in zip(labels, flat, within, strict=True):
+        groups.setdefault((label, group), []).append(one)
+    full = []
+    for label, one, group in zip(labels, flat, within, strict=True):
+        together = groups[label, group]
+        keys = dict.fromkeys(key for other in together for key in other if key not in STEPS)
+        differ = [key for key in keys if len({repr(other.get(key)) for other in together}) > 1]
+        words = (f"{key} {one[key]!r}" if one.get(key) is not None else f"no {key}" for key in differ)
+        full.append(", ".join([label, *words]))
+    return full
 
 
 def mixed_inner(labels: list[str], flat: list[dict[str, Any]], within: Iterable[Any]) -> list[str]:
@@ -141,7 +190,7 @@ def mixed_inner(labels: list[str], flat: list[dict[str, Any]], within: Iterable[
 
 def _varying(descriptions: list[dict[str, Any]]) -> list[str]:
     keys = list(dict.fromkeys(key for one in descriptions for key in one))
-    return [key for key in keys if key not in STEPS and _varies(key, descriptions)]
+    return [key for key in keys if key not in (*STEPS, *SAID) and _varies(key, descriptions)]
 
 
 def _varies(key: str, descriptions: list[dict[str, Any]]) -> bool:
@@ -149,15 +198,17 @@ def _varies(key: str, descriptions: list[dict[str, Any]]) -> bool:
     parent = key.rpartition(".")[0] + ".name" if "." in key else "name"
     values: dict[Any, set[Any]] = {}
     for one in descriptions:
-        if key in one:
-            group = None if key.endswith("name") else one.get(parent)
-            values.setdefault(group, set()).add(one[key])
+        if key.endswith("name"):
+            if key in one:
+                values.setdefault(None, set()).add(one[key])
+        elif parent in one:  # a field at a default that descriptions leave out is another value
+            values.setdefault(one[parent], set()).add(one.get(key, _ABSENT))
     return any(len(group) > 1 for group in values.values())
 
 
 def _phrase(key: str, value: Any) -> str:
-    name = key.rpartition(".")[2]
-    if name == "name":
+    name = key.replace(".", " ")
+    if key.rpartition(".")[2] == "name":
         return pretty(str(value))
     if isinstance(value, bool):
         return ("" if value else "no ") + pretty(name)

@@ -2,17 +2,17 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
-from matplotlib.ticker import NullLocator
 from matplotlib.transforms import Transform
 
 from analysis import style
@@ -34,6 +34,17 @@ CROSS: dict[str, Any] = {
     "markeredgewidth": 1.0,
 }
 SMALL: dict[str, Any] = {"linestyle": "None", "markersize": 2.8, "markeredgewidth": 0.6}
+
+
+def mark(artist: Artist, element: str) -> None:
+    """Name what ``artist`` is, so that a caption speaks of it only where it is drawn: see `elements`."""
+    artist.set_label(f"_{element}")  # no legend takes a label with an underscore
+
+
+def elements(figures: Iterable[Figure]) -> set[str]:
+    """The names given by `mark` in ``figures``, among others that matplotlib gives."""
+    labels = (str(artist.get_label()) for figure in figures for artist in figure.findobj())
+    return {label[1:] for label in labels if label.startswith("_")}
 
 
 def canvas(
@@ -106,7 +117,12 @@ def failure_strip(axes: Axes, failed: pd.DataFrame, looks: dict[str, Style], inc
         )
         cross(axes, (x, y), transform, int(total["n"]), alone.color if alone else GREY)
         if alone:
-            axes.plot([1.025], [y], **alone.options(**SMALL), transform=axes.transAxes, clip_on=False)
+            (owner,) = axes.plot(
+                [1.025], [y], **alone.options(**SMALL), transform=axes.transAxes, clip_on=False
+            )
+            mark(owner, "rows")
+        else:
+            mark(axes.lines[-1], "shared")
 
 
 def failure_row(axes: Axes, failed: pd.DataFrame, looks: dict[str, Style], inches: float) -> None:
@@ -118,14 +134,18 @@ def failure_row(axes: Axes, failed: pd.DataFrame, looks: dict[str, Style], inche
     totals = failed.groupby("method")["n"].sum()
     for i, name in enumerate(style.ordered(totals.index)):
         x = (i + 0.5) / len(totals)
-        axes.plot([x - 0.025], [y], **looks[name].options(**SMALL), transform=axes.transAxes, clip_on=False)
+        (owner,) = axes.plot(
+            [x - 0.025], [y], **looks[name].options(**SMALL), transform=axes.transAxes, clip_on=False
+        )
+        mark(owner, "rows")
         cross(axes, (x, y), axes.transAxes, int(totals[name]), looks[name].color)
 
 
 def cross(axes: Axes, at: tuple[float, float], transform: Transform, n: int, color: str = GREY) -> None:
     """One mark of ``n`` failed cells."""
     look: dict[str, Any] = CROSS | {"color": color}
-    axes.plot([at[0]], [at[1]], **look, transform=transform, clip_on=False)
+    (drawn,) = axes.plot([at[0]], [at[1]], **look, transform=transform, clip_on=False)
+    mark(drawn, "crosses")
     if n > 1:
         axes.annotate(
             str(n), at, xycoords=transform, xytext=(2.8, 0), textcoords="offset points", fontsize=5.5,
@@ -145,24 +165,20 @@ def _make_room(axes: Axes, rows: int, inches: float) -> tuple[float, float]:
     share = step * (rows + 0.6)
     low, high = axes.get_ylim()
     axes.set_ylim(low, low * (high / low) ** (1 / (1 - share)))
-    axes.add_patch(
-        Rectangle(
-            (0, 1 - share), 1, share, transform=axes.transAxes, color="#f4ebe8", linewidth=0, zorder=0.4
-        )
+    strip = Rectangle(
+        (0, 1 - share), 1, share, transform=axes.transAxes, color="#f4ebe8", linewidth=0, zorder=0.4
     )
+    axes.add_patch(strip)
     return 1 - share + 0.3 * step, step
 
 
-def note(axes: Axes, text: str, empty: bool, which: Literal["x", "y"] = "y") -> None:
-    """A remark on the panel: in its middle where there are no data (no scale then), else above it."""
+def note(axes: Axes, text: str, empty: bool) -> None:
+    """A remark on the panel: in its middle where there are no data, else above it."""
     if empty:
         axes.text(
             0.5, 0.45, text, transform=axes.transAxes, ha="center", va="center", fontsize=6.5,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
         )  # fmt: skip
-        axis = axes.yaxis if which == "y" else axes.xaxis
-        axis.set_major_locator(NullLocator())
-        axis.set_minor_locator(NullLocator())
     else:
         axes.annotate(
             text, (0, 1), xycoords="axes fraction", xytext=(0, 2), textcoords="offset points", fontsize=6,

@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis import labels, style, table, units
 from analysis.metrics import ERRORS, RATIO, RESIDENT, Metric
+from bench.record import NO_KERNEL, RAN_EAGER
 
 FAMILIES = ("maml", "fomaml", "imaml")
 BASELINE = "JAX"
@@ -24,33 +25,25 @@ LIBRARIES = {  # the end of a method's name -> the library
     "cpp": "C++",
 }
 OURS = "metabench, "
-ORDER = (f"{OURS}compiled", f"{OURS}eager", *LIBRARIES.values())
+ORDER = (f"{OURS}compiled", f"{OURS}{RAN_EAGER}", f"{OURS}eager", *LIBRARIES.values())
 TO_JAX = Metric(
-    "time.to_jax", "time / jitted JAX's", "times JAX", "ratio", low="time.to_jax_low", high="time.to_jax_high"
-)
-# What the README shows.
-TABLE = {
-    "sinusoid": (
-        "MAML, K = 5",
-        "MAML, K = 50",
-        "FOMAML, K = 50",
-        "iMAML, 5 CG, K = 5",
-        "iMAML, 5 CG, K = 50",
-    ),
-    "glyphs": ("MAML, K = 5", "MAML, K = 16", "FOMAML, K = 16", "iMAML, 5 CG, K = 5"),
-}
+    "time.to_jax", "time / jitted JAX's", "times JAX", "ratio",
+    low="time.to_jax_low", high="time.to_jax_high", words="time as a multiple of jitted JAX's",
+)  # fmt: skip
 
 
 def rows(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with columns ``row`` (what is computed), ``library`` (by whom), and those of `TO_JAX`.
 
-    Where several methods of one library compute the same, as two backward passes do, only the first stands
-    in the common row; each other has a row of its own.
+    Whatever else is swept, but the engine, is part of the row. Where several methods of one library compute
+    the same, as two backward passes do, only the first stands in the common row; each other has a row of its
+    own. JAX is what computes the same with the same inner solver at the same settings.
     """
-    found = table.with_axes(frame)
+    found = frame.copy()
     split = [_family(name) for name in found["method.name"]]
     known = pd.Series([library is not None for _, library in split], index=found.index)
-    ours = OURS + found["engine"].astype(str)
+    ran = found["engine"].replace(NO_KERNEL, RAN_EAGER)  # neither is what a compiled cell promises
+    ours = OURS + ran.astype(str)
     found["library"] = pd.Series([library or "" for _, library in split], index=found.index)
     found["library"] = found["library"].where(found["library"] != "", ours)
     number = iterations(found)
@@ -58,11 +51,10 @@ def rows(frame: pd.DataFrame) -> pd.DataFrame:
     cg = (", " + number.astype("Int64").astype(str) + " CG").where(number.notna(), "")
     row = (family + cg).where(known, found["method"])
     steps = (", K = " + found[table.STEPS].astype(str)).where(found[table.STEPS].notna(), "")
-    found["row"] = (row + steps).where(
-        ~_crowded(found.assign(row=row + steps)), found["method"].astype(str) + steps
-    )
-    axes = [axis for axis in table.AXES if axis != "engine"]
-    key = [found["problem"], family, number.fillna(0), *(found[c] for c in (*axes, table.STEPS))]
+    end = steps + table.axes_phrase(frame, apart=("engine",))
+    found["row"] = (row + end).where(~_crowded(found.assign(row=row + end)), found["method"] + end)
+    same = [c for c in found if (c in table.AXES and c != "engine") or str(c).startswith("method.inner.")]
+    key = [found["problem"], family, number.fillna(0), *(found[c] for c in (*same, table.STEPS))]
     jax = found[RATIO.column].where((found["library"] == BASELINE) & (found["status"] == "ok"))
     level = jax.groupby(key, dropna=False).transform("median")
     for end in ("", "_low", "_high"):
@@ -109,7 +101,7 @@ def libraries(found: pd.DataFrame) -> list[str]:
 
 
 def ratio_table(frame: pd.DataFrame) -> str:
-    """Markdown: a line for each computation of `TABLE`, a column for each library, times as those of JAX."""
+    """Markdown: a line for each computation, a column for each library, times as multiples of JAX's."""
 
     def entry(cells: pd.DataFrame) -> str:
         value, low, high = (cells[TO_JAX.column + end].median() for end in ("", "_low", "_high"))
@@ -138,11 +130,9 @@ def _markdown(frame: pd.DataFrame, corner: str, entry: Callable[[pd.DataFrame], 
     found = found[found["status"] == "ok"]
     columns = libraries(found)
     lines = [f"| {corner} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for problem, wanted in TABLE.items():
-        for row in wanted:
-            here = found[(found["problem.name"] == problem) & (found["row"] == row)]
-            if len(here):
-                by_library = dict(iter(here.groupby("library")))
-                entries = [entry(by_library[name]) if name in by_library else "" for name in columns]
-                lines.append(f"| {labels.pretty(problem)}, {row} | " + " | ".join(entries) + " |")
+    for problem, some in found.groupby("problem", sort=False):
+        for row in ordered(some):
+            by_library = dict(iter(some[some["row"] == row].groupby("library")))
+            entries = [entry(by_library[name]) if name in by_library else "" for name in columns]
+            lines.append(f"| {str(problem).partition(',')[0]}, {row} | " + " | ".join(entries) + " |")
     return "\n".join(lines)

@@ -1,9 +1,9 @@
-"""The README's numbers, and the table of libraries, written from the reference records.
+"""The numbers of the page on the reference records, and the table of libraries, written from these records.
 
 `python -m analysis.readme` writes both.
 
-The README marks each place with a pair of comments, `begin: NAME` and `end: NAME`; what stands between them
-is computed here, never typed. A test compares the two.
+The page, results/README.md, marks each place with a pair of comments, `begin: NAME` and `end: NAME`; what
+stands between them is computed here, never typed. A test compares the two.
 """
 
 import re
@@ -19,7 +19,7 @@ from analysis.labels import pretty
 from bench.record import Store
 
 REFERENCE = Path("results/reference")
-README = Path("README.md")
+PAGE = Path("results/README.md")
 MEMORY = ["tensor_bytes.peak", "resident.peak_bytes", "resident.growth_bytes"]
 PROBLEMS = ("linear_regression", "sinusoid", "glyphs")  # of the studies of many methods
 
@@ -44,14 +44,14 @@ def sections(results: Path) -> dict[str, str]:
     }
 
 
-def update(readme: Path, results: Path) -> str:
-    """The README's text with every marked place filled; raises `ValueError` if a marker is missing."""
-    text = readme.read_text(encoding="utf-8")
+def update(page: Path, results: Path) -> str:
+    """The page's text with every marked place filled; raises `ValueError` if a marker is missing."""
+    text = page.read_text(encoding="utf-8")
     for name, content in sections(results).items():
         pattern = re.compile(rf"(<!-- begin: {name} -->\n).*?(<!-- end: {name} -->)", re.DOTALL)
         text, found = pattern.subn(lambda m, c=content: f"{m[1]}{c}\n{m[2]}", text)
         if found != 1:
-            raise ValueError(f"{readme} has {found} places marked 'begin: {name}'; it needs one")
+            raise ValueError(f"{page} has {found} places marked 'begin: {name}'; it needs one")
     return text
 
 
@@ -251,7 +251,7 @@ def scaling_section(frame: pd.DataFrame) -> str:
 def picture(study: str, number: int, words: str) -> str:
     """Markdown that shows a study's figure of that number."""
     name = study if number == 0 else f"{study}-{number + 1}"
-    return f"![{words}]({REFERENCE / study / 'figures' / name}.png)"
+    return f"![{words}]({REFERENCE.name}/{study}/figures/{name}.png)"
 
 
 def not_yet(study: str) -> str:
@@ -271,5 +271,5 @@ def libraries_page(results: Path) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(update(README, REFERENCE), encoding="utf-8")
+    PAGE.write_text(update(PAGE, REFERENCE), encoding="utf-8")
     (REFERENCE / "libraries" / "table.md").write_text(libraries_page(REFERENCE), encoding="utf-8")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 CSV_LIMIT = 2_000_000  # bytes of a table that still goes into the page
 MOST_IDS = 8  # cells named per kind of failure
+DIVERGED = 100.0  # the relative error from which a result has left its reference for good
 OPEN_ROWS = 40  # a study's summary is unfolded up to so many rows
 PIXELS_PER_INCH = 125  # figures on a wide screen, a little larger than printed
 
@@ -124,6 +125,7 @@ def _section(spec: "Spec", records: list[dict[str, Any]]) -> dict[str, Any]:
         "tables": _tables(rows),
         "open": len(rows) <= OPEN_ROWS,
         "failures": _failures(frame),
+        "diverged": _diverged(frame),
         "constant": constant,
         "varied": varied,
         "environment": captions.environment(frame),
@@ -218,6 +220,21 @@ def _failures(frame: pd.DataFrame) -> list[dict[str, Any]]:
             more = kind.n - len(shown)
             found.append({"status": status, "reason": kind.text, "n": kind.n, "cells": shown, "more": more})
     return sorted(found, key=lambda one: -one["n"])
+
+
+def _diverged(frame: pd.DataFrame) -> str:
+    """How the page shows cells that are far off and yet finite; "" if there is none."""
+    ok = frame[frame["status"] == "ok"]
+    worst = ok[[m.column for m in metrics.ERRORS.values()]].max(axis=1)
+    n = ok.loc[worst > DIVERGED, "id"].nunique()
+    if n == 0:
+        return ""
+    cells = "1 cell has a task" if n == 1 else f"{n} cells have tasks"
+    return (
+        f"Not among them: {cells} with a relative error above {DIVERGED:g}, the largest "
+        f"{units.digits(worst.max())}. Diverged, but finite, that counts as ok and enters every median; the "
+        "figures' axes reach as far as the medians and their intervals do, and clip none of them."
+    )
 
 
 def _what(row: dict[Any, Any]) -> str:

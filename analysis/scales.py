@@ -41,7 +41,10 @@ def log_axis(
     zero: float = 0.0,
     ticks: int = 6,
 ) -> Scale:
-    """Make an axis logarithmic over ``values``, with ticks in ``unit``; zeros get a labelled floor."""
+    """Make an axis logarithmic over ``values``, with ticks in ``unit``; zeros get a labelled floor.
+
+    Ticks are at values only: with nothing but zeros the floor is the only one, with no value there is none.
+    """
     everything = np.asarray(list(values), dtype=float)
     finite = everything[np.isfinite(everything)]
     positive = finite[finite > zero]
@@ -50,7 +53,8 @@ def log_axis(
     if (finite <= zero).any():
         floor = low / max(3.0, (high / low) ** 0.12)
     pad = max((high / (floor or low)) ** 0.06, 1.15)
-    major, minor = log_ticks(low / pad ** (floor is None), high * pad, unit, ticks)
+    known = len(positive) > 0
+    major, minor = log_ticks(low / pad ** (floor is None), high * pad, unit, ticks) if known else ([], [])
     names = [tick_name(v, unit) for v in major]
     if floor is not None:
         major, names = [floor, *major], [floor_name(zero), *names]
@@ -61,7 +65,7 @@ def log_axis(
         axes.set(yscale="log", ylim=limits)
     if floor is not None:
         mark = axes.axvline if which == "x" else axes.axhline
-        mark(floor, color="#888888", linewidth=0.6, linestyle=(0, (1, 2)), zorder=0.5)
+        mark(floor, color="#888888", linewidth=0.6, linestyle=(0, (1, 2)), zorder=0.5, label="_floor")
     axis.set_major_locator(FixedLocator(major))
     axis.set_major_formatter(FuncFormatter(lambda value, _: _nearest(value, major, names)))
     axis.set_minor_locator(FixedLocator(minor))
@@ -131,7 +135,9 @@ def log_ticks(low: float, high: float, unit: Unit, most: int = 6) -> tuple[list[
             return major, minor
     fewest = min((c for c in candidates if len(c) >= 2), key=len, default=[])
     if not fewest:  # a range without two round numbers
-        fewest = [v for v in map(float, MaxNLocator(3).tick_values(low, high)) if low <= v <= high]
+        one = 1024.0 ** math.floor(math.log(low, 1024)) if unit == "bytes" else 1.0
+        round_ones = (one * float(v) for v in MaxNLocator(3).tick_values(low / one, high / one))
+        fewest = [v for v in round_ones if low <= v <= high]
     return fewest[:: math.ceil(len(fewest) / most)] or [math.sqrt(low * high)], minor
 
 

@@ -2,9 +2,11 @@
 
 Families: exact MAML in black and greys with open markers; first-order methods in vermillion and orange;
 iMAML with CG on a ramp of blues, darker with more iterations (Neumann purples, Hessian-free olives); others
-in Okabe-Ito colours of their own. On compiled kernels a method is dashed, with the other fill of its marker;
-in JAX it is dotted. Every difference of colour is a difference of marker or line as well. A method nobody
-foresaw gets a style from a hash of its label, in colours that the known ones do not use.
+in Okabe-Ito colours of their own; in JAX a method is dotted. Where a label names the engine, a filled marker
+means compiled kernels (and a dashed line), a hollow one eager mode, a half-filled one compiled cells that ran
+without a kernel. Every difference of colour is a difference of marker or line as well, and as long as markers
+last no two labels of a figure share colour, marker and fill. A method nobody foresaw gets a style from a hash
+of its label, in colours that the known ones do not use.
 """
 
 import hashlib
@@ -15,6 +17,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from matplotlib import colors
+
+from bench.record import NO_KERNEL, RAN_EAGER
 
 ONE_COLUMN = 3.3  # inches: one column of a two-column page
 FULL_WIDTH = 6.9  # inches: its text width
@@ -65,12 +69,18 @@ Line = str | tuple[float, tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Style:
-    """How a method is drawn; ``line`` is a matplotlib line style, ``filled`` the inside of the marker."""
+    """How a method is drawn; ``line`` is as matplotlib has it, ``filled`` or ``half`` the marker's inside."""
 
     color: str
     marker: str
     line: Line = "-"
     filled: bool = True
+    half: bool = False
+
+    @property
+    def point(self) -> tuple[str, str, bool, bool]:
+        """What is left of the style where no line is drawn."""
+        return self.color, self.marker, self.filled, self.half
 
     def options(self, **changes: Any) -> dict[str, Any]:
         """Keyword arguments for `Axes.plot`, with ``changes``."""
@@ -78,7 +88,9 @@ class Style:
             "color": self.color,
             "marker": self.marker,
             "linestyle": self.line,
-            "markerfacecolor": self.color if self.filled else "white",
+            "markerfacecolor": self.color if self.filled or self.half else "white",
+            "markerfacecoloralt": "white",
+            "fillstyle": "left" if self.half else "full",
             "markeredgecolor": self.color,
             "markeredgewidth": 0.8,
         }
@@ -104,13 +116,25 @@ KNOWN = {
     "iMAML, C++": Style("#2b5c8a", "2", (0, (1, 2.5))),
     "iMAML": Style("#2b5c8a", "H", "-"),
 }
+DTYPES = {
+    "float64": Style("#000000", "o", "-", filled=False),
+    "float32": Style("#0072B2", "s", (0, (6, 1.5))),
+    "tf32": Style("#8C510A", "v", (0, (1, 1))),
+    "float16": Style("#009E73", "D", (0, (4, 1.2, 1, 1.2))),
+    "bfloat16": Style("#D55E00", "^", (0, (2, 1))),
+}
 RAMPS = {  # label pattern -> colours from few to many iterations, line
     r"iMAML, CG (\d+)": (("#92c5de", "#08205c"), "-"),
     r"iMAML, Neumann (\d+)": (("#dfa0c8", "#6a1550"), (0, (3, 1.2))),
     r"iMAML Hessian-free, CG (\d+)": (("#c9bd54", "#5a5200"), (0, (6, 1, 1, 1))),
 }
 RAMP_MARKERS = {1: "o", 2: "s", 5: "^", 10: "D", 20: "v", 50: "p", 100: "X"}
-COMPILED: Line = (0, (2.5, 1))
+ENGINES: dict[str, dict[str, Any]] = {  # as a label names them -> what is special then
+    "eager": {"filled": False},
+    "compiled": {"filled": True, "line": (0, (2.5, 1))},
+    RAN_EAGER: {"filled": False, "half": True, "line": (0, (2.5, 1, 1, 1))},
+    NO_KERNEL: {"filled": False, "half": True, "line": (0, (2.5, 1, 1, 1))},
+}
 PROBLEMS = ("linear regression", "sinusoid, tanh", "sinusoid", "glyphs", "omniglot")
 ORDER = [
     "MAML, adjoint",
@@ -130,6 +154,7 @@ ORDER = [
 # Paul Tol's muted colours, as good for colour-blind readers and not used above.
 OTHER_COLORS = ["#882255", "#117733", "#999933", "#AA4499", "#44AA99", "#661100", "#332288", "#CC6677"]
 OTHER_MARKERS = ["h", "8", "p", "<", ">", "H", "d", "X"]
+SHIFTS = 200  # styles that a label is offered until it gets one of its own
 OTHER_LINES: list[Line] = [
     (0, (8, 1.5)),
     (0, (1, 1, 3, 1)),
@@ -145,15 +170,20 @@ def of(label: str) -> Style:
 
 
 def styles(labels: Iterable[str]) -> dict[str, Style]:
-    """A style for each label, pairwise different; only labels whose hashes collide differ from `of`."""
-    found: dict[str, Style] = {}
-    taken: set[Style] = set()
+    """A style for each label, pairwise different; only labels whose hashes collide differ from `of`.
+
+    The engines of a method share its marker.
+    """
+    groups: dict[str, list[str]] = {}
     for label in sorted(set(labels), key=lambda s: (base(s) != s, s)):
-        shift = 0
-        while (style := _variant(label, shift)) in taken and shift < 1000:
-            shift += 1
-        found[label] = style
-        taken.add(style)
+        groups.setdefault(_engine(label)[0], []).append(label)
+    found: dict[str, Style] = {}
+    for group in groups.values():
+        taken, points = set(found.values()), {style.point for style in found.values()}
+        offers = [{label: _variant(label, shift) for label in group} for shift in range(SHIFTS)]
+        apart = (o for o in offers if points.isdisjoint(look.point for look in o.values()))
+        other = (o for o in offers if taken.isdisjoint(o.values()))
+        found |= next(apart, None) or next(other, offers[0])
     return {label: found[label] for label in ordered(found)}
 
 
@@ -200,13 +230,19 @@ def _known(label: str) -> Style | None:
     return None
 
 
+def _engine(label: str) -> tuple[str, str | None]:
+    """A label without its engine, and the engine that it names."""
+    parts = label.split(", ")
+    for i in range(len(parts) - 1, 0, -1):
+        if parts[i] in ENGINES:
+            return ", ".join(parts[:i] + parts[i + 1 :]), parts[i]
+    return label, None
+
+
 def _variant(label: str, shift: int) -> Style:
-    plain, _, engine = label.rpartition(", ")
-    if engine == "eager":
-        return _variant(plain, shift)
-    if engine == "compiled":
-        look = _variant(plain, shift)
-        return replace(look, line=COMPILED, filled=not look.filled)
+    plain, engine = _engine(label)
+    if engine is not None:
+        return replace(_variant(plain, shift), **ENGINES[engine])
     head = base(label)
     known = _known(head)
     if known is not None and head == label and shift == 0:

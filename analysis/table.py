@@ -4,9 +4,12 @@ Rows of `frame` are tasks of cells. Columns:
 
 - ``id study status reason started seconds`` and the cell's description, flattened with dots (``seed``,
   ``problem.name``, ``method.inner.steps``, ...); lists are text. ``problem`` and ``method`` are display
-  labels, ``steps`` is the number of inner steps (of the inner solver, or the method's own).
+  labels, ``steps`` is the number of inner steps (of the inner solver, or the method's own), ``engine`` what
+  the cell really ran on (`bench.record.engine_of`).
 - per task: ``task``, ``error.R cosine.R norm_ratio.R missing.R`` for each reference R ("maml", "implicit"),
-  ``how.R``, ``stationarity query_loss query_accuracy converged meta_grad_norm`` and ``stats.*``.
+  ``how.R``, ``stationarity query_loss query_accuracy converged meta_grad_norm``, ``stats.*`` and
+  ``numerics.*`` (see `bench.numerics`).
+- per task where it was asked for: ``certified.*`` and ``missing.certified``, see `analysis.certified`.
 - per cell, repeated on each of its rows: ``time.*`` (seconds; ``ratio`` is the median over rounds of the
   method's time to the reference method's in the same round, ``control_ratio`` that of the reference method to
   itself; ``relative`` is ``ratio`` brought to one reference for all methods of a problem, see `_relative`;
@@ -18,12 +21,14 @@ A cell whose accuracy pass left nothing (not asked for, or failed) has a single 
 """
 
 from collections.abc import Collection
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis import labels, metrics, stats, style, units
+from analysis import certified, labels, metrics, stats, style, units
+from bench.record import engine_of
 
 REFERENCES = ("maml", "implicit")
 STEPS = "steps"
@@ -55,6 +60,7 @@ _TEXT += [
     "started",
     "resident.missing",
     "tensor_bytes.missing",
+    "missing.certified",
     *(f"{kind}.{r}" for r in REFERENCES for kind in ("missing", "how")),
 ]
 _NUMBERS = [
@@ -74,8 +80,10 @@ _RATIOS = ("ratio", "relative", "control_ratio")
 _NUMBERS += [f"time.{k}{end}" for k in _RATIOS for end in ("", "_low", "_high")]
 _NUMBERS += ["time.median_s", "time.low_s", "time.high_s", "time.reference_median_s", "time.rounds"]
 _NUMBERS += ["tensor_bytes.peak", "tensor_bytes.n_params", "resident.growth_bytes", "resident.peak_bytes"]
-_NUMBERS += ["calls.derivatives"]
+_NUMBERS += ["calls.derivatives", "certified.rounding"]
+_NUMBERS += [f"certified.{part}.{r}" for part in ("rounding", "truncation") for r in REFERENCES]
 _WHOLE = {"seed", "task", "threads", "tasks_at_once", "n_tasks", STEPS}
+_NUMERIC = ("stats.", "calls.", "pass_seconds.", "numerics.", "certified.")  # with whatever follows
 CORE = (*_TEXT, *_NUMBERS, "converged")  # columns that are always there
 
 
@@ -85,7 +93,7 @@ def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     table = table.reindex(columns=[*CORE, *sorted(set(table.columns) - set(CORE))])
     for column in table.columns:
-        if column in _NUMBERS or column.startswith(("stats.", "calls.", "pass_seconds.")):
+        if column in _NUMBERS or column.startswith(_NUMERIC):
             table[column] = pd.to_numeric(table[column]).astype("Int64" if column in _WHOLE else "float64")
         elif column == "converged":
             table[column] = table[column].astype("boolean")
@@ -131,22 +139,28 @@ def swept(table: pd.DataFrame) -> list[str]:
 def with_axes(table: pd.DataFrame, apart: Collection[str] = ()) -> pd.DataFrame:
     """The same rows with swept `AXES` appended to the method's label, so that no curve mixes two settings.
 
-    Those in ``apart`` are left out. "eager" is said only of methods that are also compiled: it would be
-    wrong of a library that compiles by itself.
+    Those in ``apart`` are left out.
     """
-    named = table.copy()
+    return table.assign(method=table["method"] + axes_phrase(table, apart))
+
+
+def axes_phrase(table: pd.DataFrame, apart: Collection[str] = ()) -> pd.Series:
+    """For every row the swept `AXES` and their values as ", float32, threads 2"; those in ``apart`` left out.
+
+    "eager" is said only of methods that are also compiled: it would be wrong of a library that compiles by
+    itself.
+    """
+    phrases = pd.Series("", index=table.index, dtype="string")
     for axis in swept(table):
         if axis in apart:
             continue
         name = "" if axis in ("dtype", "device", "engine") else labels.pretty(axis) + " "
-        phrase = ", " + name + named[axis].astype("str")
+        phrase = ", " + name + table[axis].astype("string")
         if axis == "engine":
-            both = named.groupby("method")["engine"].transform("nunique") > 1
-            phrase = phrase.where(both | (named["engine"] != "eager"), "")
-        if axis == "tasks_at_once":  # most cells leave it to the harness
-            phrase = phrase.where(named[axis].notna(), "")
-        named["method"] = named["method"] + phrase
-    return named
+            both = table.groupby(table["method"] + phrases)["engine"].transform("nunique") > 1
+            phrase = phrase.where(both | (table["engine"] != "eager"), "")
+        phrases += phrase.fillna("")  # most cells leave tasks_at_once to the harness
+    return phrases
 
 
 def failures(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -192,6 +206,7 @@ def _join(left: pd.DataFrame, right: pd.DataFrame, by: list[str]) -> pd.DataFram
 
 def _with_labels(table: pd.DataFrame, descriptions: dict[str, dict[str, Any]]) -> pd.DataFrame:
     ids = list(descriptions)
+    descriptions = {i: labels.unwrapped(d) for i, d in descriptions.items()}
     problems = [descriptions[i]["problem"] for i in ids]
     names = labels.distinguish(
         [labels.problem(p) for p in problems], [labels.flatten(p) for p in problems], [None] * len(ids)
@@ -208,7 +223,8 @@ def _with_labels(table: pd.DataFrame, descriptions: dict[str, dict[str, Any]]) -
 
 
 def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
-    cell = {"engine": "eager"} | {k: v for k, v in record["cell"].items() if k != "passes"}
+    cell = {k: v for k, v in record["cell"].items() if k != "passes"} | {"engine": engine_of(record)}
+    cell = labels.unwrapped(cell)
     common: dict[str, Any] = {k: record.get(k) for k in ("id", "study", "status", "started", "seconds")}
     common["reason"] = (record.get("reason") or {}).get("message")
     common |= labels.flatten(cell) | {"passes": "+".join(record["cell"].get("passes", []))}
@@ -223,13 +239,18 @@ def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
         common["calls.derivatives"] = sum(
             calls.get(k, 0) for k in ("inner_grads", "inner_hvps", "outer_grads")
         )
-    return [common | task for task in _tasks(record.get("accuracy") or {})]
+    tasks = _tasks(record.get("accuracy") or {}, record.get("numerics") or {})
+    proven = certified.rows(record.get("certified") or {})
+    if proven and "task" not in tasks[0]:
+        tasks = [tasks[0]] * len(proven)
+    return [common | task | more for task, more in zip_longest(tasks, proven, fillvalue={})]
 
 
-def _tasks(accuracy: dict[str, Any]) -> list[dict[str, Any]]:
+def _tasks(accuracy: dict[str, Any], numerics: dict[str, Any]) -> list[dict[str, Any]]:
     per_task: dict[str, list[Any] | None] = {k: accuracy.get(k) for k in ("converged", "meta_grad_norm")}
     per_task |= accuracy.get("adapted") or {}
     per_task |= {f"stats.{k}": v for k, v in (accuracy.get("stats") or {}).items()}
+    per_task |= {f"numerics.{k}": v for k, v in numerics.items() if isinstance(v, list)}
     constant: dict[str, Any] = {"meta_grad_sha256": accuracy.get("meta_grad_sha256")} if accuracy else {}
     missing: dict[str, dict[str, str]] = {}
     for name, reference in (accuracy.get("references") or {}).items():

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis import reasons, stats, style, table, units
+from analysis import reasons, rounding, stats, style, table, units
 from analysis.metrics import CALLS, ERRORS, RATIO, SECONDS, TENSOR_BYTES, Metric
 
-ROUNDING = {"float64": 1.5e-8, "float32": 3.5e-4, "bfloat16": 0.09, "float16": 0.032}
+ROUNDING = {"float64": 1.5e-8, "float32": 3.5e-4, "tf32": 0.032, "bfloat16": 0.09, "float16": 0.032}
 CLOSE = 0.1  # "within 10 % error"
 Rows = dict[str, dict[Any, Any]]  # method -> row of the summary
 REFERENCES = {"maml": "exact MAML", "implicit": "the exact implicit gradient"}
@@ -49,6 +49,8 @@ def verdicts(frame: pd.DataFrame) -> list[Verdict]:
             found.append(Verdict(problem, setting, _items(rows)))
         if len(steps) > 1 and (grown := _growth(here, steps[0], steps[-1])):
             found.append(Verdict(problem, f"from {steps[0]} to {steps[-1]} inner steps", [grown]))
+        if split := [Item(*parts) for parts in rounding.sentences(here)]:
+            found.append(Verdict(problem, "rounding and truncation", split))
     return found
 
 

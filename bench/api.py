@@ -22,12 +22,15 @@ from torch import Tensor
 from bench.bilevel import Bilevel
 from bench.counts import Counts
 from bench.plugin import Declined, InvalidValueError, Plugin, Resources, require
+from bench.precision import CastGradients, CastProduct, Precision, cast, dtype_of, require_scale
 from bench.products import fused
 from bench.tasks import Batching, Network, PerTask, Problem, Split, Tasks, Vector, Vectors, finite
 
 __all__ = [
     "Batching",
     "Bilevel",
+    "CastGradients",
+    "CastProduct",
     "Counts",
     "Curvature",
     "Declined",
@@ -42,6 +45,7 @@ __all__ = [
     "Noise",
     "PerTask",
     "Plugin",
+    "Precision",
     "Preconditioner",
     "Problem",
     "Resources",
@@ -52,9 +56,12 @@ __all__ = [
     "Tasks",
     "Vector",
     "Vectors",
+    "cast",
+    "dtype_of",
     "finite",
     "fused",
     "require",
+    "require_scale",
 ]
 
 Matvec = Callable[[Vectors], Vectors]
@@ -89,6 +96,10 @@ class InnerSolver(Plugin, ABC):
     def cost(self) -> Counts | None:
         """Oracle calls of one solve; None where they depend on the data."""
         return None
+
+    def unrounded(self) -> "InnerSolver":
+        """The solver that this one is up to rounding, for the references: another one in a wrapper only."""
+        return self
 
 
 class FirstOrderSolver(InnerSolver):

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EMLINK, ENOSYS, ENOTSUP, EOPNOTSUPP, EPERM
+from errno import ELOOP, EMLINK, ENOSYS, ENOTSUP, EOPNOTSUPP, EPERM
 from pathlib import Path
 
 from bench.errors import UsageError
@@ -123,5 +123,7 @@ def stamp_of(path: Path) -> Stamp | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise failed("read", path, error) from error
+        if error.errno != ELOOP:
+            raise failed("read", path, error) from error
+        stat = path.lstat()  # of a link that leads in a circle
     return stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import torch
 
-from bench import data, measure, registry
+from bench import data, measure, native, registry
 from bench.api import Bilevel, Declined
 from bench.compiled import Engine, untraceable
 from bench.run import environment
@@ -145,10 +145,12 @@ def compiled_kernels() -> dict[str, str]:
     Compiled cells of a problem whose loss cannot be traced run in eager mode, for the reason that is shown.
     """
     found = {"compiler": _kernel()}
+    works = found["compiler"].startswith("works")
+    traced = "can be compiled" if works else "its loss can be traced, but nothing is compiled here"
     for name in registry.names("problem"):
         try:
             reason = untraceable(_one_task(name))
-            found[name] = "can be compiled" if reason is None else f"stays in eager mode: {reason}"
+            found[name] = traced if reason is None else f"stays in eager mode: {reason}"
         except Declined:
             found[name] = "not tried: its data are not on this machine"
         except Exception as error:  # noqa: BLE001  a plugin may raise anything
@@ -162,7 +164,7 @@ def _kernel() -> str:
     bilevel.inner_grad(bilevel.start)
     (kernel,) = engine.report().values()
     if "eager" in kernel:
-        return f"does not work: {kernel['eager']}"
+        return f"does not work: {native.missing() or kernel['eager']}"
     how = "by torch" if kernel["lowering"] == "torch" else kernel["lowering"]
     return f"works: a kernel, {how}, in {kernel['seconds']:.1f} s, {kernel['error']:.1g} from float64"
 
@@ -175,18 +177,27 @@ def _one_task(problem: str, engine: Engine | None = None) -> Bilevel:
 
 
 def slurm() -> dict[str, Any]:
-    """Whether Slurm's sbatch is on the path, and what it says."""
+    """Whether Slurm's sbatch is on the path, and what it and the controller say."""
     sbatch = shutil.which("sbatch")
     if sbatch is None:
         return {"found": False}
+    (works, said), (answers, pinged) = _said(sbatch, "--version"), _said("scontrol", "ping")
+    return {
+        "found": True,
+        "sbatch": sbatch,
+        "version": said.partition("\n")[0] if works else f"does not work: {said.partition(chr(10))[0]}",
+        "controller": pinged if answers else f"does not answer: {pinged.rpartition(chr(10))[2]}",
+        "inside_job": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def _said(*command: str) -> tuple[bool, str]:
+    """Whether a command succeeds, and what it says."""
     try:
-        answer = subprocess.run(
-            [sbatch, "--version"], capture_output=True, text=True, timeout=10, check=False
-        )
-        said = (answer.stdout or answer.stderr).strip()
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        said = f"does not answer: {error}"
-    return {"found": True, "sbatch": sbatch, "version": said, "inside_job": os.environ.get("SLURM_JOB_ID")}
+        return False, str(error)
+    return answer.returncode == 0, (answer.stdout or answer.stderr).strip()
 
 
 def plugins() -> dict[str, Any]:

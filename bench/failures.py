@@ -1,5 +1,6 @@
 """Every failure of a plugin becomes a status and a reason in the record."""
 
+import re
 import traceback
 from typing import Any
 
@@ -15,6 +16,11 @@ _OUT_OF_MEMORY = (
     "std::bad_alloc",
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
+
+
+# What torch says of a kernel that is not there in half precision.
+_NO_KERNEL = re.compile(r"\"(\w+)\" not implemented for '(Half|BFloat16)'")
+_HALVES = {"Half": "float16", "BFloat16": "bfloat16"}
 
 
 class PassFailedError(Exception):
@@ -37,6 +43,10 @@ def classify(error: Exception) -> tuple[str, dict[str, Any]]:
     kind = type(error).__name__
     reason: dict[str, Any] = {"message": str(error) or kind, "type": kind, "traceback": None}
     if isinstance(error, Declined):
+        return "declined", reason
+    if missing := _NO_KERNEL.search(str(error)):
+        kernel, half = missing.groups()
+        reason["message"] = f"torch's kernel {kernel} is not there in {_HALVES[half]}"
         return "declined", reason
     reason["traceback"] = "".join(traceback.format_exception(error))
     exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError)

@@ -128,14 +128,22 @@ def _time(record: Record) -> tuple[Ratio | None, str | None]:
     times = record.get("time")
     if times is None:
         return None, f"{record['status']}, so that it was not timed"
-    ratio, control = (_ratio(times[name], times["reference_s"]) for name in ("samples_s", "control_s"))
-    if ratio is None or control is None:
-        return None, f"{len(times['samples_s'])} rounds are too few for an interval (`repeats` in the study)"
+    ratio, reason = _ratio(times["samples_s"], times["reference_s"]), restless(times)
+    if ratio is None:
+        reason = f"{len(times['samples_s'])} rounds are too few for an interval (`repeats` in the study)"
+    return (None, reason) if reason else (ratio, None)
+
+
+def restless(times: dict[str, Any]) -> str | None:
+    """Why the times of a record say little, by the reference's against itself; None if they say something."""
+    control = _ratio(times["control_s"], times["reference_s"])
+    if control is None:
+        return None
     biased = control.low > CONTROL_FACTOR or control.high < 1 / CONTROL_FACTOR
-    if biased or control.high > TIME_FACTOR or control.low < 1 / TIME_FACTOR:
-        against = f"{control.median:.3g} of its own time ({control.low:.3g} to {control.high:.3g})"
-        return None, f"the machine is too restless: the reference took {against}"
-    return ratio, None
+    if not biased and control.high <= TIME_FACTOR and control.low >= 1 / TIME_FACTOR:
+        return None
+    against = f"{control.median:.3g} of its own time ({control.low:.3g} to {control.high:.3g})"
+    return f"the machine is too restless: the reference took {against}"
 
 
 def _ratio(samples: list[float], reference: list[float]) -> Ratio | None:
@@ -170,7 +178,7 @@ def _differences(name: str, old: Entry, measured: Measured, alike: bool) -> Iter
     if new.status != old.status:
         verdict = "improved" if new.status == "ok" else "regressed"
         yield Difference(name, "status", old.status, new.status, verdict, measured.reason or "")
-    eps = torch.finfo(getattr(torch, new.dtype)).eps
+    eps = 2.0**-10 if new.dtype == "tf32" else torch.finfo(getattr(torch, new.dtype)).eps
     for metric in sorted(old.metrics.keys() | new.metrics.keys()):
         of_kernel = metric.startswith(("kernel.", "calls_of."))
         # A kernel that one side lacks costs nothing there; one that fell back to eager mode is null.

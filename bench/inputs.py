@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from packaging.requirements import Requirement
 
-from bench import registry
+from bench import api, registry
 from bench.api import Bilevel, Declined, Estimate, Method, Problem, Tasks, Vector
 from bench.at_once import asked, estimate
 from bench.compiled import Engine
@@ -62,6 +62,8 @@ def prepare(description: dict[str, Any]) -> Prepared:
     device = torch.device(description["device"])
     if device.type == "cuda" and not torch.cuda.is_available():
         raise Declined("this machine has no CUDA device that torch can use")
+    if description["dtype"] == "tf32" and device.type != "cuda":
+        raise Declined(f"tf32 is a mode of CUDA's matrix products; this cell's device is {device}")
     problem = registry.build("problem", description["problem"])
     method = registry.build("method", description["method"])
     for part in (*registry.parts(problem), *registry.parts(method)):
@@ -106,8 +108,9 @@ def draw(problem_table: str, seed: int, n_tasks: int, split: Any) -> tuple[Vecto
     """
     table = json.loads(problem_table)
     problem = registry.build("problem", table)
-    meta = problem.init(generator("init", table, seed))
-    rows = [problem.sample(generator("task", table, split, seed, i), 1, split) for i in range(n_tasks)]
+    named = {key: value for key, value in table.items() if key not in problem.later}
+    meta = problem.init(generator("init", named, seed))
+    rows = [problem.sample(generator("task", named, split, seed, i), 1, split) for i in range(n_tasks)]
     parts = {f.name: torch.cat([getattr(row, f.name) for row in rows]) for f in fields(Tasks)}
     return meta, Tasks(**parts)
 
@@ -128,7 +131,7 @@ def is_compiled(description: dict[str, Any]) -> bool:
 
 
 def dtype_of(description: dict[str, Any]) -> torch.dtype:
-    return getattr(torch, description["dtype"])
+    return api.dtype_of(description["dtype"])
 
 
 @contextmanager
@@ -143,6 +146,20 @@ def threads(number: int) -> Iterator[None]:
 
 
 @contextmanager
+def _products_in_tf32(tf32: bool, on_cuda: bool) -> Iterator[None]:
+    """Matrix products and convolutions of float32 in TF32 or, other than by torch's default, in float32."""
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn) if on_cuda else ()
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value
+
+
+@contextmanager
 def conditions(description: dict[str, Any]) -> Iterator[None]:
     """The cell's number of threads and a global random state of its own, for the block.
 
@@ -150,7 +167,8 @@ def conditions(description: dict[str, Any]) -> Iterator[None]:
     """
     on_cuda = torch.device(description["device"]).type == "cuda"
     devices = range(torch.cuda.device_count()) if on_cuda else ()
-    with threads(description["threads"]), torch.random.fork_rng(devices):
+    tf32 = description["dtype"] == "tf32"
+    with threads(description["threads"]), torch.random.fork_rng(devices), _products_in_tf32(tf32, on_cuda):
         seed = _seed("global", description)
         torch.default_generator.manual_seed(seed)
         if devices:

@@ -26,12 +26,23 @@ Families = dict[Family, list[Kind]]
 
 def steps_of(of: dict[str, Any]) -> int:
     """The inner steps of a cell's method; 0 where it has none of a fixed number."""
-    steps = (of["method"].get("inner") or {}).get("steps")
+    steps = _innermost(of["method"]).get("steps")
     return steps if isinstance(steps, int) else 0
 
 
 def with_steps(of: dict[str, Any], steps: int) -> dict[str, Any]:
-    return of | {"method": of["method"] | {"inner": of["method"]["inner"] | {"steps": steps}}}
+    return of | {"method": _with_steps(of["method"], steps)}
+
+
+def _innermost(table: dict[str, Any]) -> dict[str, Any]:
+    """The inner solver of a method, out of its wrappers."""
+    inner = table.get("inner") or {}
+    return _innermost(inner) if "inner" in inner else inner
+
+
+def _with_steps(table: dict[str, Any], steps: int) -> dict[str, Any]:
+    inner = table["inner"]
+    return table | {"inner": _with_steps(inner, steps) if "inner" in inner else inner | {"steps": steps}}
 
 
 def shape(table: Any) -> str:

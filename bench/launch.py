@@ -1,9 +1,9 @@
 """Which cells of a study are to do, and running them: in this process, or in a pool of workers."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from bench.cells import Cell
+from bench.cells import Cell, canonical
 from bench.cores import deal
 from bench.errors import UsageError
 from bench.pool import Lease, OnEvent, Pool, most_threads
@@ -18,6 +18,23 @@ def todo(cells: Iterable[Cell], store: Store, retry: bool = False) -> list[Cell]
     """The cells without a record, those whose worker was killed, and with ``retry`` all that are not ok."""
     status = store.ids()
     return [c for c in cells if status.get(c.id) in AGAIN or (retry and status[c.id] != "ok")]
+
+
+def some(cells: Sequence[Cell], limit: int | None) -> list[Cell]:
+    """At most ``limit`` of ``cells``, in their order, of as many kinds as that allows; all of them if None.
+
+    Cells that differ in nothing but the seed are of one kind: the first of every kind come before any second.
+    """
+    if limit is None:
+        return list(cells)
+    seen: Counter[str] = Counter()
+    turns: dict[Cell, int] = {}
+    for cell in cells:
+        kind = canonical({key: value for key, value in cell.description.items() if key != "seed"})
+        turns[cell] = seen[kind]
+        seen[kind] += 1
+    chosen = set(sorted(cells, key=turns.__getitem__)[:limit])
+    return [cell for cell in cells if cell in chosen]
 
 
 def run_cells(

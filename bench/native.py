@@ -30,6 +30,8 @@ LAST_LINES = 5  # of what the compiler says
 
 log = logging.getLogger(__name__)
 
+_found: list[Path] = []
+
 
 def compiler() -> tuple[str, ...] | None:
     """The command that compiles C++ here, None where there is none."""
@@ -73,7 +75,9 @@ def made(name: str, text: bytes, options: tuple[str, ...] = ()) -> ctypes.CDLL:
     if path.is_file():
         try:
             if _is_whole(path.read_bytes()):
-                return ctypes.CDLL(str(path))
+                loaded = ctypes.CDLL(str(path))
+                _found.append(path)
+                return loaded
             log.warning("%s is damaged; it is made again", path)
         except OSError as error:
             log.warning("%s cannot be used (%s); it is made again", path, error)
@@ -90,6 +94,11 @@ def made(name: str, text: bytes, options: tuple[str, ...] = ()) -> ctypes.CDLL:
             return ctypes.CDLL(str(path))
         except OSError as error:
             raise Declined(f"{name} was compiled but cannot be loaded: {error}") from error
+
+
+def found_on_disk() -> int:
+    """How many libraries this process has found compiled on the disk so far."""
+    return len(_found)
 
 
 def _is_whole(content: bytes) -> bool:

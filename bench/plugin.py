@@ -34,13 +34,16 @@ class Plugin:
     missing the plugin is listed as unavailable, with the command ``install`` where `pip install` of the
     requirements does not do, and its cells are declined. ``stochastic`` says that it draws
     from `Bilevel.noise`, so that its result varies with the cell's seed even on the same tasks. ``resources``
-    is what `metabench submit` is to ask for.
+    is what `metabench submit` is to ask for. ``later`` names fields that came after there were records: at
+    their default a description leaves them out, so that cells keep their ids, and tasks are drawn as if they
+    were not there.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
     install: ClassVar[str | None] = None
     stochastic: ClassVar[bool] = False
     resources: ClassVar[Resources] = Resources()
+    later: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def lacks(cls) -> str | None:

@@ -33,7 +33,9 @@ DEFAULT_S = 60.0
 FRESH_PROCESS_S = 6.0  # that the resident pass starts
 OVERHEAD_S = 0.5
 CALL_S, CALL_PER_NUMBER_S = 1e-3, 2e-8  # one inner gradient of a batch: fixed, and per task and parameter
+PROOF_CALL_S, PROOF_PER_NUMBER_S = 0.01, 2e-5  # of one task in balls, and of its reference
 GUESSED_PARAMS = 10_000
+LOOKED_AT = (*MEASURED, "timed_out", "out_of_memory")  # the statuses whose records say what a cell takes
 SAMPLES = 3  # done cells that are looked at for a kind
 WITNESSES = 8  # done kinds that are looked at for a family
 MOST_KINDS_READ = 1000  # of all kinds
@@ -52,14 +54,18 @@ class Prediction:
 
 
 def predict(
-    pending: Sequence[Cell], done: Iterable[Cell], read: Read, budget_s: float | None = None
+    pending: Sequence[Cell],
+    done: Iterable[Cell],
+    read: Read,
+    budget_s: float | None = None,
+    memory: bool = True,
 ) -> list[Prediction]:
     """A prediction for each of ``pending``; ``read`` gives records of ``done`` cells, as `Store.each` does.
 
-    Takes about ``budget_s`` at most, `BUDGET_S` by default; what is not looked at by then is predicted by
-    what has been.
+    Takes about ``budget_s`` at most, `BUDGET_S` by default, besides some microseconds a cell; what is not
+    looked at by then is predicted by what has been. Without ``memory`` that is left unknown.
     """
-    return _Oracle(read, BUDGET_S if budget_s is None else budget_s).predict(pending, done)
+    return _Oracle(read, BUDGET_S if budget_s is None else budget_s).predict(pending, done, memory)
 
 
 class _Oracle:
@@ -73,12 +79,13 @@ class _Oracle:
         self._kinds: dict[tuple[Any, ...], Kind] = {}
         self._blind: set[Family] = set()  # whose memory fake tensors do not tell
 
-    def predict(self, pending: Sequence[Cell], done: Iterable[Cell]) -> list[Prediction]:
+    def predict(self, pending: Sequence[Cell], done: Iterable[Cell], memory: bool) -> list[Prediction]:
         wanted = [self._kind(cell) for cell in pending]
         for cell in done:
             kind = self._kind(cell)
             if len(kind.done) < SAMPLES:
                 kind.done.append(cell.id)
+        self._start = time.monotonic()  # the budget is for what follows: so far there is no choice
         for kind in self._kinds.values():
             kind.work = self._work(kind)
         families: Families = {}
@@ -87,7 +94,7 @@ class _Oracle:
         pending_kinds = dict.fromkeys(wanted)
         self._look(pending_kinds, families)
         witnesses = {name: [k for k in kinds if k.records] for name, kinds in families.items()}
-        peaks = self._peaks(pending_kinds, families)
+        peaks = self._peaks(pending_kinds, families) if memory else dict.fromkeys(pending_kinds)
         found = {}
         for kind in pending_kinds:
             asked = self._asked(kind)
@@ -167,8 +174,10 @@ class _Oracle:
         rounds = N_WARMUP + of["repeats"] if "time" in of["passes"] else 0
         calls = one * (1 + rounds + ("tensor_bytes" in of["passes"]) + 2 * ("resident" in of["passes"]))
         calls += 2 * rounds * (1 + cost.inner_grads)  # first-order MAML beside it
-        calls += 3 * one * ("accuracy" in of["passes"])
+        calls += 3 * one * ("accuracy" in of["passes"]) + 3 * one * ("numerics" in of["passes"])
+        proof = one * of["n_tasks"] * ("certified" in of["passes"])
         fixed = OVERHEAD_S + FRESH_PROCESS_S * ("resident" in of["passes"])
+        fixed += proof * (PROOF_CALL_S + PROOF_PER_NUMBER_S * n_params)
         return fixed + calls * (CALL_S + CALL_PER_NUMBER_S * n_params * of["n_tasks"])
 
     def _asked(self, kind: Kind) -> Resources:

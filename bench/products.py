@@ -113,6 +113,7 @@ def fused(matvec: Callable[[Vectors], Vectors], function: Callable, *static: Any
 
 
 def _apply(matvec: Callable[[Vectors], Vectors], v: Vectors) -> Vectors:
+    """One Hessian product."""
     return matvec(v)
 
 

@@ -5,6 +5,7 @@ G, strength * (Hessian of G)^-1 * (gradient of the query loss). Both say per tas
 """
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -38,11 +39,13 @@ def absent(bilevel: Bilevel, how: str, reason: str) -> Reference:
 def maml_reference(bilevel: Bilevel, inner: InnerSolver) -> Reference:
     """The exact gradient through the K steps that ``inner`` takes from theta; ``bilevel`` is in float64.
 
+    Of an inner solver in another precision, it is that of the solver `unrounded`.
+
     A reverse sweep over the stored iterates: each step, with the inner gradient in it, is recomputed under
     autograd as one function of iterate, optimiser state and theta, and pulled back as a whole.
     """
-    how = "float64, step by step"
-    if not isinstance(inner, FirstOrderSolver) or type(inner).__call__ is not FirstOrderSolver.__call__:
+    how, inner = "float64, step by step", inner.unrounded()
+    if not differentiable(inner):
         return absent(
             bilevel, how, f"{type(inner).__name__} is no sequence of differentiable first-order steps"
         )
@@ -52,9 +55,9 @@ def maml_reference(bilevel: Bilevel, inner: InnerSolver) -> Reference:
     if needed > MAX_ITERATE_BYTES:
         return absent(bilevel, how, f"too large: {inner.steps} stored iterates take {needed / 2**30:.0f} GiB")
     if bilevel.problem.batching == "loop":  # one task's graph alive at a time
-        value = torch.cat([_maml(bilevel.one(task), inner) for task in range(len(bilevel.tasks))])
+        value = torch.cat([through_steps(bilevel.one(task), inner) for task in range(len(bilevel.tasks))])
     else:
-        value = _maml(bilevel, inner)
+        value = through_steps(bilevel, inner)
     missing = {}
     for task, finite in enumerate(torch.isfinite(value).all(dim=1).tolist()):
         if not finite:
@@ -63,7 +66,13 @@ def maml_reference(bilevel: Bilevel, inner: InnerSolver) -> Reference:
     return Reference(how, value, missing)
 
 
-def _maml(bilevel: Bilevel, inner: FirstOrderSolver) -> Vectors:
+def differentiable(inner: object) -> TypeGuard[FirstOrderSolver]:
+    """Whether ``inner`` is a sequence of first-order steps and nothing else."""
+    return isinstance(inner, FirstOrderSolver) and type(inner).__call__ is FirstOrderSolver.__call__
+
+
+def through_steps(bilevel: Bilevel, inner: FirstOrderSolver) -> Vectors:
+    """The derivative of the query loss through the steps of ``inner`` from theta, in the dtype at hand."""
     theta = bilevel.start.detach().clone()
     with torch.no_grad():
         phi, state = theta, inner.init(theta)

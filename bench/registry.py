@@ -186,10 +186,12 @@ def build(kind: str, table: dict[str, Any] | str, keys: tuple[str, ...] = ()) ->
 
 
 def describe(plugin: object) -> dict[str, Any]:
-    """The full table of a plugin, defaults filled in; JSON types only."""
+    """The full table of a plugin, defaults filled in but for its `later` fields; JSON types only."""
     table: dict[str, Any] = {"name": name_of(plugin)}
-    for key, (_, hint) in field_types(type(plugin)).items():
+    for key, (of, hint) in field_types(type(plugin)).items():
         value = getattr(plugin, key)
+        if key in getattr(plugin, "later", ()) and value == default_of(of):
+            continue
         table[key] = describe(value) if kind_of(type(value)) else _plain(hint, value)
     return table
 

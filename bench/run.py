@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from bench import accuracy, cores, inputs, measure, registry
-from bench.api import Bilevel
+from bench import accuracy, cores, inputs, measure, numerics, registry
+from bench.api import Bilevel, Estimate
 from bench.at_once import usual
 from bench.cells import Cell
 from bench.failures import classify
@@ -28,9 +28,10 @@ RESIDENT_SECONDS, RESIDENT_CALLS = 120.0, 20.0
 def run_cell(cell: Cell, study: str) -> Record:
     """Measure one cell and return its record.
 
-    Order: inputs (outside all clocks), one call of the method, accuracy, time, tensor bytes, resident peak. A
-    plugin's failure is never raised: it becomes the record's status and reason, and what was measured before
-    it stays. The same cell gives the same bits. The caller's thread count and random state are untouched.
+    Order: inputs (outside all clocks), one call of the method, accuracy, certified arithmetic, numerics,
+    time, tensor bytes, resident peak. A plugin's failure is never raised: it becomes the record's status and
+    reason, and what was measured before it stays. The same cell gives the same bits. The caller's thread
+    count and random state are untouched.
     """
     record: Record = {
         "schema": SCHEMA,
@@ -94,6 +95,12 @@ def _measure(description: dict[str, Any], record: Record) -> None:
         with measure.stopwatch(seconds, "accuracy"):
             exact = inputs.exact(inputs.exact_key(description))
             record["accuracy"] = accuracy.assess(estimate, exact, references(description))
+    if "certified" in description["passes"]:
+        with measure.stopwatch(seconds, "certified"):
+            record["certified"] = _certified(cell, description, bilevel, estimate)
+    if "numerics" in description["passes"]:
+        with measure.stopwatch(seconds, "numerics"):
+            record["numerics"] = numerics.observe(cell)
     n_params = bilevel.meta.numel()
     del bilevel, estimate  # nothing of this call weighs on the passes below
     if "time" in description["passes"]:
@@ -106,6 +113,15 @@ def _measure(description: dict[str, Any], record: Record) -> None:
         with measure.stopwatch(seconds, "resident"):
             limit = RESIDENT_SECONDS + RESIDENT_CALLS * seconds["method"]
             record["resident"] = measure.resident_growth(description, cell.modules(), limit)
+
+
+def _certified(
+    cell: inputs.Prepared, description: dict[str, Any], bilevel: Bilevel, estimate: Estimate
+) -> dict[str, Any]:
+    from bench.certified import certify  # torch's decompositions take a second to import
+
+    exact = inputs.exact(inputs.exact_key(description))
+    return certify(cell.method, bilevel, estimate.meta_grad, exact, references(description))
 
 
 def _tensor_bytes(cell: inputs.Prepared) -> dict[str, Any]:

@@ -1,33 +1,35 @@
 """Which job has which cells: one file a job, so that no cell is sent twice. Advice only, and safe to delete.
 
 `submit` writes a job's claim; the job says in it what it is running, touches it every half minute, and
-removes it when all is done. A job lives as long as squeue lists it or, where squeue does not answer, as
-long as its claim is touched. What a job was running when it died gets the status `killed` with Slurm's word
-for its end.
+removes it when all is done. A job lives as long as squeue lists it under the name of its submission or, where
+squeue does not answer, as long as its claim is touched. One that squeue lists and that has no claim has the
+cells that its submission gave it. What dead jobs leave is the matter of `slurm.ends`.
 """
 
 import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from bench.disk import failed
-from bench.errors import UsageError
-from bench.record import Record, Store, unmeasured
+from bench.disk import StoreError, failed
+from bench.launch import AGAIN
+from bench.record import Store
 from slurm import queue
+from slurm.pack import Pack
 from slurm.queue import JobState
 from slurm.submission import Submission, submissions
 
 BEAT_S = 30.0
-SKEW_S = 5.0  # between the clocks of two machines
+LOCAL = "local-"  # how the ids of jobs outside of Slurm begin
+NO_PACK = -1
+QUIET = ("COMPLETED", "CANCELLED")  # ends that a job without a claim is not asked about
 SILENCE_S = 600.0  # without a beat a job is taken for dead where squeue does not answer
-LOCK_S = 600.0  # a `submit` takes seconds; one of this age has died
+YOUNG_DAYS = 30.0  # so long a job may wait in the queue, where squeue does not answer
 
 
 class Queue(Protocol):
@@ -35,6 +37,7 @@ class Queue(Protocol):
 
     def missing(self) -> str | None: ...
     def jobs(self, ids: Iterable[str]) -> dict[str, JobState]: ...
+    def named(self, names: Iterable[str], ids: Iterable[str] = ()) -> dict[str, JobState]: ...
 
 
 @dataclass
@@ -67,13 +70,18 @@ class Claim:
 
 @dataclass(frozen=True)
 class Held:
-    """A claim as it stands: whether its job lives, and what Slurm says of it (None where it says nothing)."""
+    """A claim as it stands: whether its job lives, and what Slurm says of it (None where it says nothing).
+
+    Without a claim's file (``is_lost``) it is what the submission says that the job has, where no more is
+    known all that the submission has.
+    """
 
     submission: Submission
     path: Path
     claim: Claim
     alive: bool
     state: JobState | None
+    is_lost: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,12 +102,9 @@ class Survey:
 def read(path: Path) -> Claim | None:
     """The claim in a file; None where there is none, or a damaged one."""
     try:
-        return Claim(**json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise failed("read", path, error) from error
-    except (ValueError, TypeError):
+        claim = Claim(**json.loads(path.read_bytes()))
+        return claim if _is_sound(claim) and claim.job == path.stem else None
+    except (OSError, ValueError, TypeError):
         return None
 
 
@@ -114,106 +119,132 @@ def lay(submission: Submission, jobs: dict[int, str]) -> None:
 
 def survey(study_folder: Path, ask: Queue = queue) -> Survey:
     """All claims of a study's jobs, with one question to Slurm. Changes nothing."""
+    sent = {submission.job_name: submission for submission in submissions(study_folder)}
+    if not sent:
+        return Survey([], None)
     found = [
         (submission, path, claim)
-        for submission in submissions(study_folder)
+        for submission in sent.values()
         for path in sorted(submission.claims.glob("*.json"))
         if (claim := read(path)) is not None
     ]
-    if not found:
-        return Survey([], None)
     if silence := ask.missing():
         return Survey([Held(*one, alive=_beats(one[1]), state=None) for one in found], silence)
-    states = ask.jobs([claim.job for _, _, claim in found])
+    states = ask.named(sent, [claim.job for _, _, claim in found])
     held = []
     for submission, path, claim in found:
         state = states.get(claim.job)
-        held.append(Held(submission, path, claim, state is not None and state.alive, state))
+        if state is not None and state.name != submission.job_name:
+            state = None  # another's job, which has the id now
+        lives = _beats(path) if claim.job.startswith(LOCAL) else state is not None and state.alive
+        held.append(Held(submission, path, claim, lives, state))
+    claimed = {(one.submission.job_name, one.claim.job) for one in held}
+    lost: dict[str, list[JobState]] = {}
+    for job, state in states.items():
+        if (state.name, job) not in claimed and (state.alive or state.state not in QUIET):
+            lost.setdefault(state.name, []).append(state)
+    for name, some in lost.items():
+        held += _unclaimed(sent[name], some)
     return Survey(held, None)
 
 
-def settle(store: Store, of: Survey) -> list[Record]:
-    """Give what dead jobs were running its record, and remove their claims. Returns the records.
+def unfinished(held: Iterable[Held], store: Store, statuses: Mapping[str, str]) -> set[str]:
+    """The cells of jobs without a record, or with that which they had when they were submitted anew.
 
-    Does nothing where Slurm did not answer: a job that is not heard of may only wait.
+    ``statuses`` are those of all stored cells.
     """
-    lost = []
-    for one in of.held:
-        if one.alive or of.silence:
-            continue
-        claim = read(one.path)  # anew: it may have ended properly since it was read
-        if claim is not None and claim.running and not claim.signal:
-            lost += _lost(store, one, claim)
-        with suppress(OSError):
-            one.path.unlink(missing_ok=True)
-    return lost
+    held = list(held)
+    cells = {cell for one in held for cell in one.claim.cells}
+    left = {cell for cell in cells if statuses.get(cell) in AGAIN}
+    failed = {cell for cell in cells - left if statuses[cell] != "ok"}
+    if failed:
+        before: dict[str, str] = {}
+        for submission in {one.submission for one in held}:
+            before |= submission.before()
+        left |= {r["id"] for r in store.each(failed.__contains__) if before.get(r["id"]) == r["started"]}
+    return left
 
 
-@contextmanager
-def submitting(study_folder: Path) -> Iterator[None]:
-    """One `submit` of a study at a time; `UsageError` where another is under way."""
-    lock = study_folder / "jobs" / "submitting"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileNotFoundError):
-        if time.time() - lock.stat().st_mtime > LOCK_S:
-            lock.unlink()
-    try:
-        with open(lock, "x", encoding="utf-8") as file:
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    except FileExistsError:
-        owner = lock.read_text(encoding="utf-8") if lock.exists() else "one that has just ended"
-        raise UsageError(
-            f"another `metabench submit` of this study is under way ({owner}); wait for it, or delete {lock} "
-            "where it has died"
-        ) from None
-    except OSError as error:
-        raise failed("write", lock, error) from error
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
+def living(folders: Iterable[Path], ask: Queue = queue) -> tuple[set[Path], str | None]:
+    """Which folders of submissions have jobs that live, and why Slurm was not asked (None where it was).
+
+    Where Slurm does not answer a folder counts as living that has a claim younger than `YOUNG_DAYS`: a job
+    that waits touches nothing.
+    """
+    names = {Submission(folder).job_name: folder for folder in folders}
+    if not names:
+        return set(), None
+    if silence := ask.missing():
+        young = {f for f in names.values() if any(map(_is_young, Submission(f).claims.glob("*.json")))}
+        return young, silence
+    return {names[state.name] for state in ask.named(names).values() if state.alive}, None
 
 
-def _lost(store: Store, one: Held, claim: Claim) -> list[Record]:
-    """Write the records of what a dead job was running, where nobody has done it since."""
-    descriptions = {p.cell.id: p.cell.description for p in one.submission.cells(claim.pack)}
-    status, reason = _ending(claim, one.state)
-    records = []
-    for cell, since in claim.running.items():
-        written = store.read(cell)
-        if written is not None and (written["status"] == "ok" or _began(written) > since - SKEW_S):
-            continue
-        seconds = max(0.0, _last_beat(one.path) - since)
-        record = unmeasured(store.study, cell, descriptions[cell], status, reason, seconds)
-        store.write(record)
-        records.append(record)
-    return records
+def adopt(of: Survey) -> list[str]:
+    """Write the claims that waiting jobs lack. Returns those jobs that a `submit` which died has left unfit.
+
+    They will fail, for they have not got what submitit gives a job to run. Only for who has the lock.
+    """
+    unfit = []
+    for one in of.alive():
+        if one.is_lost and one.state is not None and one.state.state == "PENDING":
+            if not one.submission.task(one.claim.job).exists():
+                unfit.append(one.claim.job)
+            elif one.claim.pack != NO_PACK:
+                one.claim.write(one.path)
+    return unfit
 
 
-def _ending(claim: Claim, state: JobState | None) -> tuple[str, dict[str, Any]]:
-    """Status and reason of what a job was running when it ended."""
-    message = f"job {claim.job} ended on {claim.node} while it ran this cell"
-    if state is None:
-        message += "; Slurm no longer knows the job (that is so after minutes where accounting is off)"
-        return "killed", {"message": message, "type": "JobLost", "traceback": None}
-    message += f": {state.state}" + (f" ({state.reason})" if state.reason else "")
-    reason = {"message": message, "type": state.state, "traceback": None}
-    # One of several cells has taken the memory: which is not known, so that all are run again.
-    alone = state.state == "OUT_OF_MEMORY" and len(claim.running) == 1
-    return ("out_of_memory" if alone else "killed"), reason
+def withdraw(of: Survey) -> None:
+    """Remove the claims of live jobs that have not begun: they are cancelled, and leave nothing to tell."""
+    for one in of.alive():
+        if not one.claim.node:
+            with suppress(OSError):
+                one.path.unlink(missing_ok=True)
 
 
-def _began(record: Record) -> float:
-    """When a record's cell began, in seconds of `time.time`."""
-    started = record.get("started")
-    return datetime.fromisoformat(started).timestamp() if started else 0.0
+def _unclaimed(submission: Submission, states: list[JobState]) -> list[Held]:
+    """What jobs without a claim have. Where that is not known it is all that the submission has."""
+    of: dict[str, int] = {}
+    packs: dict[int, Pack] = {}
+    with suppress(StoreError):
+        packs = submission.packs()
+    with suppress(StoreError):
+        of = submission.packs_of(state.id for state in states)
+    held = []
+    for state in states:
+        number = of.get(state.id, NO_PACK)
+        some = [packs[number]] if number in packs else packs.values()
+        claim = Claim(state.id, number, [cell for one in some for cell in one.ids])
+        path = submission.claims / f"{state.id}.json"
+        held.append(Held(submission, path, claim, state.alive, state, is_lost=True))
+    return held
 
 
-def _last_beat(path: Path) -> float:
+def _is_sound(claim: Claim) -> bool:
+    """Whether what was read has the right types."""
+    texts = [claim.job, claim.node, claim.signal]
+    whole = [claim.pack, claim.restarts]
+    return (
+        isinstance(claim.cells, list)
+        and bool(claim.cells)
+        and isinstance(claim.running, dict)
+        and isinstance(claim.given_up, dict)
+        and all(isinstance(text, str) for text in (*texts, *claim.cells))
+        and all(isinstance(number, int) for number in (*whole, *claim.given_up.values()))
+        and all(isinstance(since, int | float) for since in claim.running.values())
+    )
+
+
+def _is_young(path: Path) -> bool:
+    return time.time() - last_beat(path) < YOUNG_DAYS * 86400
+
+
+def last_beat(path: Path) -> float:
     with suppress(OSError):
         return path.stat().st_mtime
     return time.time()
 
 
 def _beats(path: Path) -> bool:
-    return time.time() - _last_beat(path) < SILENCE_S
+    return time.time() - last_beat(path) < SILENCE_S

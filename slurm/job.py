@@ -27,7 +27,7 @@ from bench.record import Record, Store, timestamp, unmeasured
 from bench.run import run_cell
 from bench.worker import Runner
 from slurm import queue
-from slurm.claims import BEAT_S, Claim, read
+from slurm.claims import BEAT_S, LOCAL, Claim, read
 from slurm.submission import Submission
 
 MOST_MARGIN_S = 10.0  # of the grace time, for what comes after the cells
@@ -52,7 +52,8 @@ def job_id() -> str:
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     if array:
         return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    return os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_LOCAL_JOB_ID") or f"local-{os.getpid()}"
+    own = os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_LOCAL_JOB_ID")
+    return own or f"{LOCAL}{os.getpid()}"
 
 
 class _Signals:
@@ -182,8 +183,7 @@ class _Job:
         """What the pool tells: to the log, and what is running to the claim."""
         if kind == "start":
             self._claim.running[cell.id] = time.time()
-            names = f"{cell.description['problem']['name']} {cell.description['method']['name']}"
-            self._say(f"start {cell.id} {names} seed={cell.description.get('seed')}")
+            self._say(f"start {cell.id} {self._planned[cell.id].name}".rstrip())
             self._note()
             return
         since = self._claim.running.pop(cell.id)
@@ -247,10 +247,14 @@ class _Job:
             self._say(f"not queued again: {error}; submit again")
 
     def _forget(self) -> None:
-        """Nothing runs any more: what the job had is free."""
+        """Nothing runs any more, and the job fails; where not even that can be said there is no claim."""
         self._claim.running.clear()
-        with suppress(OSError, UsageError):
-            self._path.unlink(missing_ok=True)
+        try:
+            if self._signals.name != LOST:
+                self._claim.write(self._path)
+        except UsageError:
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
     def _note(self, **changes: Any) -> None:
         """Write the claim. Where that fails the cells still run: it is advice."""

@@ -6,7 +6,7 @@ A profile says nothing about a study, and a study nothing about a cluster: the s
 import math
 import re
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from bench.toml_lines import Way
 
 PROFILES = Path(__file__).parent / "profiles"
 MOST_MINUTES = 366 * 24 * 60.0
+DRIVER_GB = 0.5  # of a job: the process that watches the workers
+BASE_GB = 0.8  # of a worker without a cell, and of the fresh process of the resident pass beside it
+MOST_GRACE_S = 65_535.0  # what sbatch takes with --signal
 
 # Options of sbatch that the launcher or submitit sets itself: what stands instead of them in a profile.
 TAKEN = {
@@ -34,8 +37,9 @@ TAKEN = {
     "requeue": "requeue",
     "signal": "grace_seconds",
     "time": "minutes",
+    "wckey": None,
     **dict.fromkeys(
-        ("array", "error", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "wckey")
+        ["array", "error", "export", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output"]
     ),
 }
 
@@ -59,6 +63,7 @@ class Profile:
     grace_seconds: float = 60.0  # from the warning of a job to its end
     setup: tuple[str, ...] = ()  # shell lines before the job starts
     extra: dict[str, str | int | bool] = field(default_factory=dict)  # further options of sbatch
+    source: str = field(default="", compare=False)  # what --profile says to mean this one
 
 
 def shipped() -> dict[str, Path]:
@@ -72,7 +77,8 @@ def load(profile: str | Path) -> Profile:
     Raises `UsageError` naming file, line and key for whatever is wrong, with the nearest allowed key.
     """
     path = find("profile", profile, shipped())
-    return read("profile", path, lambda _, raw: _profile(path.stem, raw))
+    made = read("profile", path, lambda _, raw: _profile(path.stem, raw))
+    return replace(made, source=made.name if path in shipped().values() else str(path))
 
 
 def _profile(name: str, raw: dict[str, Any]) -> Profile:
@@ -85,6 +91,12 @@ def _profile(name: str, raw: dict[str, Any]) -> Profile:
             raise Fault(f"a profile has {entry.name}; write for example {_EXAMPLES[entry.name]}", ())
     values = {key: _CHECKS[key](key, value) for key, value in raw.items()}
     made = Profile(name, **values)
+    if made.most_memory_gb < DRIVER_GB + BASE_GB:
+        allowed = (
+            f"at least {DRIVER_GB + BASE_GB:g}: {DRIVER_GB:g} GB of a job are its own process's, and "
+            f"{BASE_GB:g} GB a worker's before it has a cell"
+        )
+        raise impossible(raw["most_memory_gb"], allowed, ("most_memory_gb",))
     if made.memory_gb > made.most_memory_gb:
         allowed = f"at most most_memory_gb, which is {made.most_memory_gb:g}"
         raise impossible(raw["memory_gb"], allowed, ("memory_gb",))
@@ -161,7 +173,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "gpus_per_worker": _whole(0),
     "array_parallelism": _whole(1),
     "requeue": _yes_or_no,
-    "grace_seconds": _number(1.0, 86_400.0),
+    "grace_seconds": _number(1.0, MOST_GRACE_S),
     "setup": _lines,
     "extra": _options,
 }

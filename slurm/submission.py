@@ -5,11 +5,15 @@
                                     submission.json    the terms, and the job of every pack
                                     logs/              submitit's
                                     claims/            see `slurm.claims`
+                                    ended/             see `slurm.ends`
+
+Slurm calls the jobs <study>-<submission>, so that they are found by what exists before they do.
 """
 
 import json
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.cells import Cell
-from bench.disk import failed, write_whole
+from bench.disk import StoreError, failed, write_whole
 from bench.record import Record, timestamp
 from slurm.pack import Needs, Pack
 
@@ -36,14 +40,19 @@ class Terms:
     requeue: bool
     time_limit: float
     time: str = ""
+    source: str = ""  # of the profile: what --profile says to mean it
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell of the plan. ``before`` is when the record began that it had at submission; "" if none."""
+    """A cell of the plan. ``before`` is when the record began that it had at submission; "" if none.
+
+    ``name`` tells it from the study's other cells in logs.
+    """
 
     cell: Cell
     before: str = ""
+    name: str = ""
 
     def is_missing(self, record: Record | None) -> bool:
         """Whether it is still to do, given its record now."""
@@ -57,6 +66,10 @@ class Submission:
     """The files of a submission, in ``folder``."""
 
     folder: Path
+
+    @property
+    def job_name(self) -> str:
+        return f"{self.folder.parent.parent.name}-{self.folder.name}"
 
     @property
     def plan(self) -> Path:
@@ -79,6 +92,7 @@ class Submission:
             "cell": list(_texts(p.cell.description for p, _ in rows)),
             "pack": [number for _, number in rows],
             "before": [p.before for p, _ in rows],
+            "name": [p.name for p, _ in rows],
         }
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table(columns), sink, compression="zstd", row_group_size=ROWS)
@@ -94,54 +108,97 @@ class Submission:
             for one in packs
         }
         self._write("packs.json", listed)
-        self._write("submission.json", asdict(terms) | {"jobs": {}})
+        self._write("submission.json", asdict(terms) | {"jobs": {}, "sending": []})
         self.logs.mkdir(exist_ok=True)
 
     def terms(self) -> Terms:
         known = self._read("submission.json")
-        known.pop("jobs")
-        return Terms(**known)
+        with _reading(self.folder / "submission.json"):
+            return Terms(**{key: value for key, value in known.items() if key not in ("jobs", "sending")})
 
     def packs(self) -> dict[int, Pack]:
         """All packs by number."""
-        return {
-            int(number): Pack(
-                int(number), Needs(**one["needs"]), one["workers"], one["seconds"], tuple(one["cells"])
-            )
-            for number, one in self._read("packs.json").items()
-        }
+        known = self._read("packs.json")
+        with _reading(self.folder / "packs.json"):
+            return {
+                int(number): Pack(
+                    int(number), Needs(**one["needs"]), one["workers"], one["seconds"], tuple(one["cells"])
+                )
+                for number, one in known.items()
+            }
 
     def cells(self, pack: int) -> list[Planned]:
         """The cells of a pack, in order."""
-        try:
-            table = pq.read_table(self.plan, filters=[("pack", "=", pack)], use_threads=False)
-        except OSError as error:
-            raise failed("read", self.plan, error) from error
-        rows = table.to_pylist()
-        return [Planned(Cell(row["id"], json.loads(row["cell"])), row["before"]) for row in rows]
+        with _reading(self.plan):
+            rows = pq.read_table(self.plan, filters=[("pack", "=", pack)], use_threads=False).to_pylist()
+            return [
+                Planned(Cell(row["id"], json.loads(row["cell"])), row["before"], row.get("name", ""))
+                for row in rows
+            ]
+
+    def before(self) -> dict[str, str]:
+        """Of all cells that had a record at submission: when that began."""
+        with _reading(self.plan):
+            rows = pq.read_table(self.plan, columns=["id", "before"], use_threads=False).to_pylist()
+        return {row["id"]: row["before"] for row in rows if row["before"]}
 
     def jobs(self) -> dict[int, str]:
         """The job of every pack that has been submitted."""
-        return {int(pack): job for pack, job in self._read("submission.json")["jobs"].items()}
+        known = self._read("submission.json")
+        with _reading(self.folder / "submission.json"):
+            return {int(pack): str(job) for pack, job in known["jobs"].items()}
+
+    def announce(self, packs: list[int]) -> None:
+        """Note the packs of the array that is sent next, in order: the ids of its jobs are not known yet."""
+        self._write("submission.json", self._read("submission.json") | {"sending": packs})
 
     def add_jobs(self, jobs: dict[int, str]) -> None:
-        """Note the jobs of some packs."""
+        """Note the jobs of some packs, which are sent."""
         known = self._read("submission.json")
-        self._write("submission.json", known | {"jobs": known["jobs"] | {str(k): v for k, v in jobs.items()}})
+        named = known["jobs"] | {str(pack): job for pack, job in jobs.items()}
+        self._write("submission.json", known | {"jobs": named, "sending": []})
+
+    def packs_of(self, jobs: Iterable[str]) -> dict[str, int]:
+        """The packs of jobs, also of those of the array that was being sent when `submit` died."""
+        found = {job: pack for pack, job in self.jobs().items()}
+        sending = dict(enumerate(self._read("submission.json").get("sending", ())))
+        for job in jobs:
+            element = int(job.partition("_")[2] or 0)
+            if job not in found and element in sending:
+                found[job] = sending[element]
+        return found
 
     def log(self, job: str) -> Path:
         """Where a job writes what it does; submitit's name for it."""
         return self.logs / f"{job}_0_log.out"
 
+    def task(self, job: str) -> Path:
+        """What submitit gives a job to do once sbatch has taken it; without it, the job fails in a minute."""
+        return self.logs / f"{job}_submitted.pkl"
+
     def _read(self, name: str) -> dict[str, Any]:
         path = self.folder / name
-        try:
+        with _reading(path):
             return json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise failed("read", path, error) from error
 
     def _write(self, name: str, content: dict[Any, Any]) -> None:
         write_whole(self.folder / name, json.dumps(content).encode())
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """`StoreError` where the file cannot be read, or holds something else."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, OSError) and error.strerror is not None:
+            raise failed("read", path, error) from error
+        gone = isinstance(error, FileNotFoundError)  # pyarrow's own, which says no more than the name
+        why = "there is no such file" if gone else f"it is damaged ({type(error).__name__}: {error})"
+        raise StoreError(
+            f"cannot read {path}: {why}. Finished records are safe; once no job of {path.parent} lives, "
+            "delete that folder and submit again"
+        ) from error
 
 
 def _texts(descriptions: Iterable[dict[str, Any]]) -> Iterator[str]:
@@ -159,7 +216,7 @@ def _texts(descriptions: Iterable[dict[str, Any]]) -> Iterator[str]:
 def new(study_folder: Path) -> Submission:
     """A submission with a name of its own: the time, to the second, and a few random letters."""
     stamp = timestamp()[:19].replace(":", "").replace("-", "")
-    return Submission(study_folder / "jobs" / f"{stamp}-{uuid.uuid4().hex[:4]}")
+    return Submission(study_folder / "jobs" / f"{stamp}-{uuid.uuid4().hex[:8]}")
 
 
 def submissions(study_folder: Path) -> list[Submission]:

@@ -1,9 +1,12 @@
 """From the missing cells of a study to jobs: predict, decline what cannot fit, pack, submit by submitit."""
 
+import io
 import math
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,22 +16,19 @@ from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
 from bench.cells import Cell
 from bench.errors import UsageError
 from bench.inputs import is_compiled
-from bench.launch import AGAIN
-from bench.predict import Prediction, predict
-from bench.record import MEASURED, Record, Store, timestamp, unmeasured
+from bench.launch import AGAIN, some
+from bench.predict import LOOKED_AT, Prediction, predict
+from bench.record import Record, Store, timestamp, unmeasured
 from bench.spec import Spec
 from slurm import claims, queue
 from slurm.job import run_pack
 from slurm.pack import Item, Needs, Pack, Packing, arrays, bucket, pack
-from slurm.profile import Profile
+from slurm.profile import BASE_GB, DRIVER_GB, Profile
 from slurm.submission import Planned, Submission, Terms, new
 
-DRIVER_GB = 0.5  # of a job: the process that watches the workers
-BASE_GB = 0.8  # of a worker without a cell, and of the fresh process of the resident pass beside it
 COMPILER_GB = 1.0  # more where kernels are compiled
 SLACK = 1.25  # of predicted tensors: what allocators keep
 GB = 2**30
-LOOKED_AT = (*MEASURED, "timed_out", "out_of_memory")  # the statuses whose records say what a cell takes
 TOO_LARGE = "MemoryLimit"
 SLURMS_ARRAY_TASKS = 1000  # of a cluster that nobody asks: Slurm's default
 
@@ -45,6 +45,7 @@ class Plan:
     held: int  # cells that live jobs have
     left_out: dict[str, int] = field(default_factory=dict)  # why -> how many cells stay for another profile
     foretold: dict[str, int] = field(default_factory=dict)  # by what the time is predicted -> how many cells
+    strangers: int = 0  # records that belong to no cell of the study
 
 
 def plan(
@@ -55,11 +56,14 @@ def plan(
     how: Packing,
     retry: bool = False,
     held: frozenset[str] | set[str] = frozenset(),
+    limit: int | None = None,
+    name: Callable[[Cell], str] = lambda cell: "",
 ) -> Plan:
     """Pack the cells of a study that are missing and not ``held``; ``retry`` adds all that are not ok.
 
-    Cells that an earlier profile was too small for are tried again. Writes nothing. Raises `UsageError` where
-    the packing cannot be.
+    At most ``limit`` of them, see `bench.launch.some`; logs call each as ``name`` does. Cells that an earlier
+    profile was too small for are tried again. Writes nothing. Raises `UsageError` where the packing cannot
+    be.
     """
     _check(how, profile)
     status = store.ids()
@@ -72,9 +76,12 @@ def plan(
         if cell.id in held:
             n_held += state in AGAIN
         elif state in AGAIN:
-            planned.append(Planned(cell))
+            planned.append(Planned(cell, name=name(cell)))
         elif cell.id in records and (retry or _is_too_large(records[cell.id])):
-            planned.append(Planned(cell, records[cell.id]["started"]))
+            planned.append(Planned(cell, records[cell.id]["started"], name(cell)))
+    if limit is not None:
+        chosen = set(some([one.cell for one in planned], limit))
+        planned = [one for one in planned if one.cell in chosen]
     done = (cell for cell in cells if status.get(cell.id) in LOOKED_AT)
     foretold = predict([one.cell for one in planned], done, store.each)
     fitting, items, declined = [], [], []
@@ -93,7 +100,8 @@ def plan(
             by[prediction.how] = by.get(prediction.how, 0) + 1
             fitting.append(one)
             items.append(Item(one.cell.id, prediction.seconds, demand.needs))
-    return Plan(spec, profile, fitting, pack(items, how), declined, n_held, left_out, by)
+    strangers = len(status.keys() - {cell.id for cell in cells})
+    return Plan(spec, profile, fitting, pack(items, how), declined, n_held, left_out, by, strangers)
 
 
 def packing(
@@ -111,24 +119,31 @@ def send(
     parallelism: int | None = None,
     executor: Callable[[Path], Any] = SlurmExecutor,
     most_tasks: Callable[[], int] = queue.most_array_tasks,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[Submission, list[list[str]]]:
     """Freeze a plan, submit its jobs, lay their claims. Returns the submission and the job ids of each array.
 
-    Raises `UsageError` where sbatch refuses; the arrays before stay submitted, with their claims.
+    Raises `UsageError` where sbatch refuses; the arrays before stay submitted, with their claims, and where
+    there are none nothing stays. So it does where ``check`` does, which is called before each array.
     """
     submission = new(store.folder.absolute())
     submission.write(_terms(of), of.planned, of.packs)
     sent = []
     for group in arrays(of.packs, most_tasks()):
-        runner = executor(submission.logs)
-        runner.update_parameters(**parameters(of, group[0], parallelism))
+        check()
         numbers = [one.number for one in group]
+        submission.announce(numbers)
+        runner = executor(submission.logs)
+        runner.update_parameters(**parameters(of, group[0], submission.job_name, parallelism))
         where = [[str(x)] * len(group) for x in (submission.plan, store.root.absolute(), store.study)]
         try:
-            jobs = runner.map_array(run_pack, *where, numbers)
+            # submitit prints what it then raises
+            with queue.own_options(), redirect_stderr(io.StringIO()):
+                jobs = runner.map_array(run_pack, *where, numbers)
         except (RuntimeError, OSError) as error:  # submitit's errors are RuntimeErrors, with what sbatch said
-            before = f"; {sum(map(len, sent))} jobs were submitted before" if sent else ""
-            raise UsageError(f"sbatch refuses a job of profile {of.profile.name}: {error}{before}") from error
+            if not sent:
+                shutil.rmtree(submission.folder, ignore_errors=True)
+            raise UsageError(_refusal(of.profile, error, sum(map(len, sent)))) from error
         ids = {number: job.job_id for number, job in zip(numbers, jobs, strict=True)}
         submission.add_jobs(ids)
         claims.lay(submission, ids)
@@ -136,14 +151,27 @@ def send(
     return submission, sent
 
 
-def parameters(of: Plan, one: Pack, parallelism: int | None = None) -> dict[str, Any]:
-    """What submitit's executor is told of the jobs of an array; ``one`` of their packs stands for all."""
+def _refusal(profile: Profile, error: Exception, n_before: int) -> str:
+    lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in str(error).splitlines()]
+    said = f"sbatch refuses a job of profile {profile.name}: {'; '.join(lines)}"
+    if "partition" in said:
+        said += (
+            f". Its partition is {profile.partition or 'the default one'}; `sinfo` lists those of the cluster"
+        )
+    return said + (f". {n_before} jobs were submitted before" if n_before else "")
+
+
+def parameters(of: Plan, one: Pack, name: str, parallelism: int | None = None) -> dict[str, Any]:
+    """What submitit's executor is told of the jobs of an array; ``one`` of their packs stands for all.
+
+    They are known by their ``name``, which no other submission has.
+    """
     profile, needs = of.profile, one.needs
     cpus = one.workers * max(needs.threads, profile.cpus_per_worker)
     memory = DRIVER_GB + one.workers * needs.memory_gb
     requeue = {"requeue": True} if profile.requeue else {"no-requeue": True}
     given = {
-        "job_name": f"metabench-{of.spec.name}",
+        "job_name": name,
         "partition": profile.partition,
         "account": profile.account,
         "qos": profile.qos,
@@ -159,7 +187,9 @@ def parameters(of: Plan, one: Pack, parallelism: int | None = None) -> dict[str,
         "setup": list(profile.setup) or None,
         "stderr_to_stdout": True,  # one log, with what plugins print between a cell's lines
         "srun_args": [f"--cpus-per-task={cpus}", "--open-mode=append"],  # srun takes neither from sbatch
-        "additional_parameters": {key.replace("_", "-"): v for key, v in profile.extra.items()} | requeue,
+        "additional_parameters": {key.replace("_", "-"): v for key, v in profile.extra.items()}
+        | requeue
+        | {"export": "ALL"},
     }
     return {key: value for key, value in given.items() if value is not None} | {
         "wckey": None
@@ -168,14 +198,24 @@ def parameters(of: Plan, one: Pack, parallelism: int | None = None) -> dict[str,
 
 def scripts(of: Plan, store: Store, most_tasks: int, parallelism: int | None = None) -> list[str]:
     """What would be given to sbatch, one script an array."""
-    folder = store.folder.absolute() / "jobs" / "SUBMISSION" / "logs"
+    submission = Submission(store.folder.absolute() / "jobs" / "SUBMISSION")
+    folder = submission.logs
     command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)])
     made = []
     for group in arrays(of.packs, most_tasks):
-        given = parameters(of, group[0], parallelism)
+        given = parameters(of, group[0], submission.job_name, parallelism)
         count = len(group) if len(group) > 1 else None
         made.append(_make_sbatch_string(command=command, folder=folder, map_count=count, **given))
     return made
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `UsageError` where sbatch would write the logs elsewhere, or could not read the folder's name."""
+    if bad := sorted({letter for letter in str(folder) if letter in "%\\" or not letter.isprintable()}):
+        raise UsageError(
+            f"the folder {str(folder)!r} has {', '.join(map(repr, bad))} in its path, which sbatch takes for "
+            "something else; choose one without, by --results DIR"
+        )
 
 
 def _check(how: Packing, profile: Profile) -> None:
@@ -247,4 +287,4 @@ def _is_too_large(record: Record) -> bool:
 def _terms(of: Plan) -> Terms:
     profile, limit = of.profile, of.spec.time_limit
     named = (of.spec.name, profile.name, profile.minutes, profile.grace_seconds, profile.requeue, limit)
-    return Terms(*named, time=timestamp())
+    return Terms(*named, time=timestamp(), source=profile.source)

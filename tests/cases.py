@@ -16,6 +16,8 @@ NEWTON = {"name": "hessian_free", "steps": 60, "tolerance": 1e-9}
 NEWTON |= {"linear": {"name": "conjugate_gradient", "iterations": 40}}
 SERIES = {"linear": "neumann", "iterations": 500}
 CG = {"name": "conjugate_gradient", "iterations": 200, "tolerance": 1e-12}
+IN_DOUBLE = {"name": "in_dtype", "dtype": "float64"}
+SCALED = {"name": "gradients_in", "dtype": "float64", "loss_scale": 1024.0}
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ METHODS = [
     MethodCase("maml", {"inner": ADAM}, "maml", True),
     MethodCase("maml", {"inner": ADAM, "backward": "unrolled"}, "maml", True),
     MethodCase("maml", {"inner": ADAM, "backward": "checkpointed"}, "maml", True),
+    MethodCase("maml", {"inner": {**IN_DOUBLE, "inner": MOMENTUM}}, "maml", True),
+    MethodCase("maml", {"inner": {**SCALED, "inner": ADAM}}, "maml", True),
+    MethodCase("maml", {"inner": GD, "curvature": "exact"}, "maml", True),
+    MethodCase("maml", {"inner": ADAM, "curvature": {**IN_DOUBLE, "loss_scale": 1024.0}}, "maml", True),
     MethodCase("maml-higher", {"inner": GD}, "maml", True),
     MethodCase("maml-higher", {"inner": MOMENTUM}, "maml", True),
     MethodCase("maml-higher", {"inner": ADAM}, "maml"),
@@ -59,6 +65,15 @@ METHODS = [
     MethodCase("imaml", {"inner": NEWTON, "linear": "dense"}, "implicit"),
     MethodCase("imaml", {"inner": NEWTON, "linear": CG}, "implicit"),
     MethodCase("imaml", {"inner": "closed_form", "linear": CG}, "implicit"),
+    MethodCase(
+        "imaml",
+        {
+            "inner": {**IN_DOUBLE, "inner": NEWTON},
+            "linear": {**IN_DOUBLE, "linear": CG | {"dots": "float64"}},
+            "curvature": {**IN_DOUBLE, "loss_scale": 2.0},
+        },
+        "implicit",
+    ),
     MethodCase("imaml", {"inner": NEWTON, "linear": CG, "curvature": "finite_difference"}, "implicit"),
     MethodCase(
         "imaml",
@@ -123,6 +138,9 @@ LINEAR_SOLVERS = [
     LinearCase("conjugate_gradient", {"iterations": 100, "tolerance": 1e-13}, (1e-12, 1e-10)),
     LinearCase("conjugate_gradient", {"iterations": 3}),
     LinearCase("conjugate_gradient", {"iterations": 3, "tolerance": 1e-3}),
+    LinearCase("conjugate_gradient", {"iterations": 40, "dots": "float64"}, (1e-12, 1e-9)),
+    LinearCase("in_dtype"),
+    LinearCase("in_dtype", {"linear": "dense"}, (1e-13, 1e-11)),
     LinearCase("neumann", {"iterations": 2000, "step": 1.0}, (1e-12, 0.3)),
     LinearCase("neumann", {"iterations": 400, "step": 1.0, "tolerance": 1e-13}, (1e-11, 1.0)),
     LinearCase("neumann"),
@@ -181,10 +199,18 @@ PARTS = [
     PartCase("inner", "nesterov", {"momentum": None}),
     PartCase("inner", "armijo"),
     PartCase("inner", "lbfgs"),
+    PartCase("inner", "in_dtype"),
+    PartCase("inner", "in_dtype", {"inner": "armijo"}),
+    PartCase("inner", "gradients_in"),
+    PartCase("inner", "gradients_in", {"loss_scale": 256.0, "inner": "lbfgs"}),
+    PartCase("inner", "gradients_in", {"loss_scale": 256.0, "dynamic": True}),
     PartCase("curvature", "exact"),
     PartCase("curvature", "finite_difference"),
     PartCase("curvature", "gauss_newton"),
+    PartCase("curvature", "in_dtype"),
+    PartCase("curvature", "in_dtype", {"loss_scale": 256.0, "curvature": "gauss_newton"}),
     PartCase("problem", "linear_regression"),
+    PartCase("problem", "linear_regression", {"scale": 0.1, "input_scale": 3.0}),
     PartCase("problem", "sinusoid", {"network": {"name": "mlp", "activation": "tanh"}}),
     PartCase(
         "problem", "glyphs", {"network": {"name": "mlp", "hidden": [12], "activation": "tanh"}, "ways": 3}

@@ -20,17 +20,23 @@ class FakeQueue:
     states: dict[str, str] = field(default_factory=dict)
     silence: str | None = None
     asked: list[list[str]] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)  # of jobs that have not the first name asked for
 
     def missing(self) -> str | None:
         return self.silence
 
     def jobs(self, ids: Iterable[str]) -> dict[str, JobState]:
         self.asked.append(list(ids))
-        return {
-            job: JobState(job, state, "", "n1", state in ("PENDING", "RUNNING", "NODE_FAIL"), 0)
-            for job, state in self.states.items()
-            if job in self.asked[-1]
-        }
+        return {job: self._state(job, "") for job in self.states if job in self.asked[-1]}
+
+    def named(self, names: Iterable[str], ids: Iterable[str] = ()) -> dict[str, JobState]:
+        self.asked.append(list(ids))
+        found = {job: self._state(job, next(iter(names))) for job in self.states}
+        return {job: state for job, state in found.items() if state.name in set(names)}
+
+    def _state(self, job: str, name: str) -> JobState:
+        state, alive = self.states[job], ("PENDING", "RUNNING", "NODE_FAIL")
+        return JobState(job, state, "", "n1", state in alive, 0, name=self.names.get(job, name))
 
 
 def submitted(
@@ -44,17 +50,25 @@ def submitted(
 
 
 def install_clients(folder: Path, state: str = "RUNNING") -> Path:
-    """squeue and the others as scripts in ``folder``, for which every job is ``state``. Returns their log."""
+    """squeue and the others as scripts in ``folder``, for which every job is ``state``. Returns their log.
+
+    Asked for a name, squeue tells of one job, 5.
+    """
     folder.mkdir()
     log = folder / "log"
-    job = "for a; do case $a in --jobs=*) job=${a#--jobs=};; esac; done"
-    row = f"printf '%-64s%-64s%-64s%-64s%-64s\\n' \"$job\" {state} None n1 0"
+    job = "job=5; for a; do case $a in --jobs=*) job=${a#--jobs=};; --name=*) name=${a#--name=};; esac; done"
+    row = f'printf \'%-64s%-64s%-64s%-64s%-64s%-64s%-300s\\n\' "$job" {state} None n1 0 0 "$name"'
     settings = "AccountingStorageType = accounting_storage/none\\nMaxArraySize = 1001\\n"
+    refusal = (
+        "printf 'sbatch: error: invalid partition specified: cpu\\n"
+        "sbatch: error: Batch job submission failed: Invalid partition name specified\\n'"
+    )
     scripts = {
         "squeue": f"{job}\n{row}",
         "scontrol": f'case $1 in show) printf "{settings}";; esac',
         "scancel": "true",
-        "sbatch": "echo no; exit 1",
+        "sbatch": f"{refusal} >&2; exit 1",
+        "sinfo": "printf 'low\\nhigh\\n'",
         "srun": "true",
     }
     for name, body in scripts.items():

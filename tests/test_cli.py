@@ -1,5 +1,6 @@
 """The command line: start, help, errors, and the verbs that measure nothing."""
 
+import io
 import re
 import shutil
 import subprocess
@@ -7,13 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer.main
+from rich.console import Console
 
 from bench import cli, registry, testing
 from bench.cli import app, catalogue
+from bench.cli import text as writing
 from bench.cli.label import label, varying
 from tests.command_line import TINY, metabench
 
-VERBS = [verb.name or getattr(verb.callback, "__name__", "") for verb in app.app.registered_commands]
+VERBS = sorted(typer.main.get_command(app.app).commands.keys() - {"data"})  # type: ignore[attr-defined]
 
 
 def test_help_is_fast_because_it_imports_nothing_heavy():
@@ -89,6 +93,28 @@ def test_list_shows_plugins_with_fields_defaults_and_choices():
     for kind in registry.KINDS:
         assert all(re.search(rf"^  {name} ", text, re.M) for name in found[kind])
     assert re.search(r"backward +=.*adjoint \| unrolled", text)
+    assert re.search(r"inner += gradient_descent.* any inner solver$", text, re.M)
+    assert not re.search(r"adam \| armijo", text)
+
+
+def test_list_in_a_narrow_terminal_is_wrapped_between_words(monkeypatch: pytest.MonkeyPatch):
+    narrow = Console(file=io.StringIO(), force_terminal=True, width=80)
+    whole = metabench("list", "linear").out
+    monkeypatch.setattr(writing, "console", lambda stderr=False: narrow)
+    metabench("list", "linear")
+    written = narrow.file.getvalue()  # type: ignore[attr-defined]
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", written)
+    assert max(map(len, plain.splitlines())) <= 80 < max(map(len, whole.splitlines()))
+    assert plain.split() == whole.split()
+
+
+@pytest.mark.parametrize("verb", sorted(typer.main.get_command(app.app).commands))  # type: ignore[attr-defined]
+def test_no_example_wraps_at_80_columns(verb: str):
+    command = typer.main.get_command(app.app).commands[verb]  # type: ignore[attr-defined]
+    examples = re.findall(r"^- `(.*)`$", command.epilog or "", re.M)
+    assert all(len(example) <= 74 for example in examples), examples
+    if any(option.name == "results" for option in command.params) and verb in ("cancel", "compact", "logs"):
+        assert any("--results" in example for example in examples)
 
 
 def test_list_of_one_kind_takes_singular_and_plural_and_refuses_others():
@@ -206,3 +232,9 @@ def test_without_a_compiled_cell_there_is_no_kernel_to_speak_of(verb: str, fresh
     assert result.code == 3
     assert 'engine = "compiled"' in result.err
     assert not result.out
+
+
+def test_the_help_of_export_is_no_list_of_bullets():
+    options = " ".join(metabench("export", "--help").out.partition("Examples")[0].replace("│", " ").split())
+    assert "- is stdout" in options
+    assert "•" not in options

@@ -1,6 +1,7 @@
 """`metabench export`, `compact`, `figures` and `report`: all from stored records."""
 
 import io
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +27,37 @@ def test_export_to_stdout_is_clean(measured: Path):
     assert len(pd.read_csv(io.StringIO(metabench("export", "tiny", "--output", "-").out))) == 8
     piped = metabench("export", "tiny", "--format", "parquet", "--output", "-")
     assert len(pd.read_parquet(io.BytesIO(piped.raw))) == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--format", "parquet", "-o", "x.csv"], "--format parquet does not go with x.csv"),
+        (["-o", "x.xlsx"], "x.xlsx ends in none of .csv, .parquet, .json"),
+        (["--format", "csv", "-o", "x.txt"], "x.txt ends in none of"),
+    ],
+)
+def test_export_to_a_file_of_another_form_is_refused(measured: Path, arguments: list[str], says: str):
+    result = metabench("export", "tiny", *arguments)
+    assert (result.code, says in result.err) == (2, True)
+    assert not list(Path().glob("x.*"))
+
+
+def test_an_export_without_an_ending_is_csv_unless_told(measured: Path):
+    assert metabench("export", "tiny", "-o", "plain").code == 0
+    assert len(pd.read_csv("plain")) == 8
+    assert metabench("export", "tiny", "-o", "other", "--format", "parquet").code == 0
+    assert len(pd.read_parquet("other")) == 8
+
+
+def test_the_columns_of_an_export_are_in_the_readme(measured: Path):
+    metabench("export", "tiny")
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("### Columns of an export")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([^`]+)`", section))
+    groups = tuple(name.removesuffix("*") for name in named if name.endswith("*"))
+    for column in pd.read_csv("results/tiny/tiny.csv").columns:
+        assert column in named or column.startswith(groups), column
 
 
 def test_compact_changes_nothing_that_is_read(measured: Path):
@@ -66,7 +98,19 @@ def test_report_leaves_out_with_a_warning_what_is_not_measured(measured: Path):
     result = metabench("report", "tiny", "more.toml")
     assert result.code == 3
     assert "more.toml" in result.err
-    assert Path("results/report.html").is_file()
+    assert Path("results/tiny/report.html").is_file()
+
+
+def test_reports_on_several_studies_do_not_overwrite_each_other(measured: Path):
+    Path("more.toml").write_text(TINY.replace("fomaml", "reptile"))
+    assert metabench("run", "more.toml", "--jobs", 0).code == 0
+    for studies in (["tiny"], ["more"], ["tiny", "more"]):
+        assert metabench("report", *studies).code == 0
+    pages = {path: path.read_text() for path in Path("results").rglob("*.html")}
+    names = ["more/report.html", "report-tiny-more.html", "tiny/report.html"]
+    assert sorted(str(path.relative_to("results")) for path in pages) == names
+    assert len(set(pages.values())) == 3
+    assert "Reptile" not in pages[Path("results/tiny/report.html")]
 
 
 def test_records_of_an_earlier_study_are_told_and_kept_apart(measured: Path):
@@ -79,12 +123,20 @@ def test_records_of_an_earlier_study_are_told_and_kept_apart(measured: Path):
     count, warning = exported()
     assert count == 2
     assert "2 of 4 cells have no record" in warning
-    assert "2 records of an earlier version" in warning
+    assert "2 records belong to no cell of this study file and are left out; --all takes them" in warning
     assert exported("--all")[0] == 4
     (measured / "tiny.toml").write_text(TINY.replace("float64", "float32"))
     count, warning = exported()
     assert count == 4
-    assert "4 records are of an earlier version" in warning
+    told = "4 records belong to no cell of this study file"
+    assert f"{told}; they are shown, as there are no others" in warning
+    for verb in (["status"], ["plan"], ["submit", "--profile", "cpu", "--dry-run"]):
+        assert told in metabench(verb[0], "tiny.toml", *verb[1:]).out
+    assert metabench("status", "tiny.toml", "--json").json()["of_no_cell"] == 4
+    assert told in metabench("run", "tiny.toml", "--jobs", 0).out
+    assert told in metabench("report", "tiny.toml", "--all").err
+    one = metabench("plan", "tiny.toml", "--json").json()["cells"][0]["id"]
+    assert "belong" not in metabench("run", "tiny.toml", "--jobs", 0, "--cell", one).out
 
 
 @pytest.mark.parametrize("fault", ["question = 3", TINY.replace("fomaml", "no-such-method")])

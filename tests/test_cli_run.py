@@ -70,7 +70,10 @@ def test_failures_are_shown_and_decide_the_exit_code(fresh: Path):
     assert f"metabench show {kind['example']}" in text
     assert "--retry-failed" in text
     assert "0 to run" in metabench("run", "tiny.toml", "--jobs", 0).out
-    assert "2 to run" in metabench("run", "tiny.toml", "--jobs", 0, "--retry-failed").out
+    assert text.index("--retry-failed") < text.index("metabench report")  # first what is to be mended
+    retried = metabench("run", "tiny.toml", "--jobs", 0, "--retry-failed").out
+    assert "4 done already (2 ok, 2 non_finite), 2 to run again in this process" in retried
+    assert "--retry-failed" not in retried  # has just been tried
 
 
 def test_declined_cells_are_no_failure_but_nothing_measured_is(fresh: Path):
@@ -80,6 +83,17 @@ def test_declined_cells_are_no_failure_but_nothing_measured_is(fresh: Path):
     assert metabench("status", "tiny.toml", "--json").json()["states"] == {"ok": 4, "declined": 4}
     (fresh / "none.toml").write_text(TINY.partition("[[method]]")[0] + declined)
     assert metabench("run", "none.toml", "--jobs", 0).code == 3
+
+
+def test_one_cell_of_every_kind_first(fresh: Path):
+    result = metabench("run", "tiny.toml", "--jobs", 0, "--limit", 2)
+    assert result.code == 1
+    assert "2 to run" in result.out
+    assert "next: metabench run tiny.toml" in result.out
+    records = Store("results", "tiny").records()
+    assert sorted(record["cell"]["method"]["inner"]["steps"] for record in records) == [1, 2]
+    plan = metabench("plan", "tiny.toml").out
+    assert re.search(r"^about .* of work in 2 cells: 2 as with other seeds$", plan, re.M)
 
 
 def test_ctrl_c_keeps_what_is_finished(fresh: Path, monkeypatch: pytest.MonkeyPatch):
@@ -138,6 +152,29 @@ def test_show_is_readable_and_its_command_runs_the_cell_again(measured: Path):
     assert after is not None
     assert after["started"] > before["started"]
     assert after["accuracy"]["meta_grad_sha256"] == before["accuracy"]["meta_grad_sha256"]
+
+
+def test_show_says_in_words_what_is_many(measured: Path):
+    """Tasks that lack a reference for one reason have one line; lists are words; noise is marked."""
+    store = Store("results", "tiny")
+    record = store.records()[0]
+    assert re.search(r"^ *passes +accuracy$", metabench("show", record["id"]).out, re.M)
+    implicit = {"missing_tasks": {"0": "a kink", "1": "a kink", "2": "a saddle"}}
+    record["accuracy"]["references"]["implicit"] |= implicit
+    record["time"] = {
+        "reference": {"name": "fomaml"},
+        "reference_s": [1.0] * 12,
+        "samples_s": [3.0] * 12,
+        "control_s": [1.0] * 12,
+    }
+    for factor, noisy in (1.0, False), (1.5, True):
+        record["time"]["control_s"] = [factor] * 12
+        store.write(record, replace=True)
+        said = metabench("show", record["id"]).out
+        assert "missing for tasks 0, 1: a kink" in said
+        assert "missing for task 2: a saddle" in said
+        assert re.search(rf"fomaml against itself +{factor:.3g} x{' .noisy' * noisy}", said)
+        assert ("noisy" in said) == noisy
 
 
 def test_the_command_holds_when_the_study_file_is_gone_and_its_copy_has_changed(measured: Path):

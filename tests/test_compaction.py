@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench.record import STATUSES, Store, StoreError, compaction, parquet
+from bench.errors import UsageError
+from bench.record import STATUSES, Store, StoreError, compaction, parquet, parts
 from bench.record.compaction import mergeable
 from bench.record.form import text_of
 from bench.record.parquet import part_paths
 from bench.record.parts import Part
+from bench.record.verify import verify
 from tests.toy_records import a_record, everything, fails_with
 
 IDS = [letter * 16 for letter in "abc"]
@@ -223,6 +225,17 @@ def test_a_leftover_of_a_crash_is_a_record_until_it_is_compacted(full):
     assert not list(full.loose.folder.iterdir())
 
 
+def test_files_of_other_names_are_no_records(full):
+    stray = full.loose.folder / f"{IDS[0]}.x.json"
+    stray.write_bytes(text_of(a_record(IDS[0], "error")))
+    assert full.ids() == EXPECTED
+    full.compact()
+    assert full.ids() == EXPECTED
+    assert full.repeated() == []
+    assert [path.name for path in full.loose.folder.iterdir()] == [stray.name]
+    assert any(f"{stray} is none of the store's files" in note for note in verify(full).notes)
+
+
 def test_another_compaction_in_between_loses_nothing(full, monkeypatch):
     real = compaction.write_part
 
@@ -355,10 +368,94 @@ def test_a_record_of_a_newer_version_in_a_part_is_told_and_kept(full):
     ]
     newer = table.set_column(3, "json", pa.array(texts, pa.string()))
     path.unlink()
-    parquet.write_part(full.folder, [newer])
+    path = parquet.write_part(full.folder, [newer])
     assert full.ids() == EXPECTED
-    assert [r["id"] for r in full.records()] == IDS[1:]
+    with pytest.raises(UsageError, match="has schema 2"):
+        full.records()
+    assert full.set_aside == []
+    assert part_paths(full.folder) == [path]
+
+
+@pytest.fixture
+def halved(full, monkeypatch) -> Path:
+    """The part of three row groups of one record each; the footer is sound, the second group is not."""
+    monkeypatch.setattr(parquet, "GROUP_RECORDS", 1)
+    (path,) = full.compact()
+    content = bytearray(path.read_bytes())
+    group = pq.ParquetFile(path).metadata.row_group(1)
+    for column in (group.column(0), group.column(3)):
+        content[column.data_page_offset + column.total_compressed_size - 10] ^= 0xFF
+    path.write_bytes(content)
+    return path
+
+
+SOUND = {i: EXPECTED[i] for i in (IDS[0], IDS[2])}
+
+
+def test_the_first_look_at_a_damaged_part_finds_what_is_saved_of_it(full, halved):
+    for look in (
+        lambda store: store.ids(),
+        lambda store: {i: store.parts.find(i)[0] for i in IDS if store.parts.find(i)[0]},
+        lambda store: {record["id"]: record["status"] for record in store.each()},
+    ):
+        copy = Store(shutil.copytree(full.root, full.root.with_name(f"{id(look)}")), "demo")
+        assert look(copy) == SOUND
+        assert len(copy.set_aside) == 1
+
+
+def test_parts_that_are_merged_while_they_are_listed_are_found(full, monkeypatch):
+    full.compact()
+    full.write(a_record("d" * 16))
+    real = parts.tables
+
+    def tables(path, *arguments):
+        monkeypatch.undo()
+        Store(full.root, "demo").compact()
+        return real(path, *arguments)
+
+    monkeypatch.setattr(parts, "tables", tables)
+    assert len(Store(full.root, "demo").parts.index()) == 4
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_damaged_part_of_which_nothing_can_be_saved_stays_and_is_read(full, halved, monkeypatch, code):
+    monkeypatch.setattr(os, "fsync", fails_with(code))
+    for _ in range(2):
+        assert full.ids() == SOUND
+        assert [record["id"] for record in full.records()] == list(SOUND)
     (line,) = full.set_aside
-    assert "has schema 2, and this version of metabench reads schema 1" in line
-    assert "metabench verify demo --repair" in line
-    assert len(part_paths(full.folder)) == 1
+    assert f"what can be read of it is read; it stays where it is ({os.strerror(code)})" in line
+    assert everything(full.folder) == [halved.name]
+    assert verify(Store(full.root, "demo"), repair=True).left == [halved]
+    monkeypatch.undo()
+    other = Store(full.root, "demo")
+    assert other.ids() == SOUND
+    assert (other.folder / "set_aside").is_dir()
+
+
+def test_compaction_leaves_a_damaged_part_that_stays(full, halved):
+    store = Store(full.root, "demo", moves=False)
+    store.write(a_record("d" * 16))
+    store.compact()
+    store.write(a_record("e" * 16))
+    store.compact()
+    assert halved.exists()
+    assert set(store.ids()) == {*SOUND, "d" * 16, "e" * 16}
+
+
+def test_a_part_that_is_written_anew_as_it_is_put_aside_stays(full, halved, monkeypatch):
+    sound = Store(full.root.with_name("sound"), "demo")
+    for i, status in EXPECTED.items():
+        sound.write(a_record(i, status))
+    (good,) = sound.compact()
+    real = os.rename
+
+    def rename(source, target):
+        if source == halved:
+            monkeypatch.undo()
+            os.replace(good, halved)
+        return real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    assert full.ids() == EXPECTED
+    assert full.set_aside == []

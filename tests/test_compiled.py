@@ -16,7 +16,10 @@ from torch.nn.functional import conv2d, one_hot
 
 from bench import registry
 from bench.api import Bilevel, Problem, Tasks
+from bench.cli.kernels import built_lines
+from bench.cli.profile import _table
 from bench.compiled import Engine, check, convolution, engine, kernel, lower, taskwise, trace
+from bench.compiled.profile import Part, Profile
 from bench.inputs import generator
 from bench.run import run_cell
 from tests.toy_cells import cell
@@ -455,3 +458,43 @@ def test_a_compiled_cell_has_an_id_and_a_record_of_its_own():
     assert max(record["accuracy"]["references"]["maml"]["relative_error"]) < 1e-5
     again = run_cell(fast, "study")
     assert again["accuracy"]["meta_grad_sha256"] == record["accuracy"]["meta_grad_sha256"]
+
+
+def test_a_kernel_says_what_it_computes_of_which_size_and_whether_it_was_found(monkeypatch, tmp_path):
+    found = []
+    for _ in range(2):
+        monkeypatch.setattr(engine, "_kernels", {})
+        fast = compiled(drawn(SINUSOID, n_tasks=2))
+        fast.outer_grad(fast.start)
+        found += fast.engine.kernels().values()
+    assert [one.what for one in found] == ["Gradient of the query loss in phi"] * 2
+    assert [one.size for one in found] == [(2, 97)] * 2
+    assert found[1].cached
+    (line,) = built_lines(found[1:], "float64")
+    assert "Gradient of the query loss in phi  2 tasks x 97 parameters, float64  found on disk in " in line
+    found[1].cached = False
+    assert "built in" in built_lines(found[1:], "float64")[0]
+
+
+def test_every_kernel_of_ours_has_words():
+    inner = {"name": "gradient_descent", "steps": 1}
+    for table in (
+        {"name": "imaml", "inner": inner},
+        {"name": "maml", "backward": "mixed_mode", "inner": inner},
+    ):
+        fast = compiled(drawn(TANH, n_tasks=1))
+        registry.build("method", table)(fast)
+        assert all(" " in one.what.partition(" (")[0] for one in fast.engine.kernels().values())
+
+
+def test_a_profile_has_no_negative_times():
+    whole = Profile(1.0, (Part("a", "torch", 1, 0.8, 0.4), Part("b", "torch", 1, 0.3, 0.5)))
+    assert (whole.rest, whole.excess) == (0.0, pytest.approx(0.1))
+    lines = _table(whole)
+    assert "| between the kernels |  | - | - |  |  |" in lines
+    assert not any("| -" in line.replace("| - |", "") for line in lines[2:])
+    assert any(line.startswith("Below 1: ") for line in lines)
+    assert any("take 100 ms (10%) more than the call" in line for line in lines)
+    plain = _table(Profile(1.0, (Part("a", "torch", 1, 0.8, 0.4),)))
+    assert "| between the kernels |  | 200 | 20% |  |  |" in plain
+    assert plain[-1].startswith("| all |")

@@ -12,10 +12,10 @@ import pytest
 
 from bench.record import Store
 from slurm import job
-from slurm.claims import Claim, read
+from slurm.claims import Claim, read, survey
 from slurm.job import run_pack
 from slurm.submission import Planned, Submission
-from tests.fake_slurm import TERMS, install_clients, submitted
+from tests.fake_slurm import TERMS, FakeQueue, install_clients, submitted
 from tests.toy_plugins import toy_cell, toy_record, toy_runner
 
 ROOT = Path(__file__).parent.parent
@@ -221,12 +221,15 @@ def test_the_run_of_a_lost_node_sees_that_it_is_an_orphan(store, tmp_path, monke
     assert claim_of(submission).restarts == 1  # left to the run that owns it
 
 
-def test_a_job_that_cannot_write_records_frees_its_cells(store, tmp_path):
+def test_a_job_that_cannot_write_records_frees_its_cells(store, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
     submission = submitted(store, [toy_cell(0)])
     store.folder.joinpath("records").write_text("a file where a folder must be")
     with pytest.raises(ValueError, match="Not a directory"):
         run_pack(str(submission.plan), str(store.root), "demo", 0, toy_runner)
-    assert not list(submission.claims.iterdir())
+    (claim,) = submission.claims.iterdir()  # it has failed, as Slurm will say, and was running nothing
+    assert read(claim).running == {}
+    assert survey(store.folder, FakeQueue({claim.stem: "FAILED"})).taken() == set()
 
 
 def test_names_of_jobs(monkeypatch):

@@ -1,5 +1,6 @@
 """Profiles: what they mean, and that every fault is named with its file, its line and what is allowed."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from bench.errors import UsageError
 from slurm import profile
 from slurm.profile import Profile
 
+CONFIGURATION = Path(profile.__file__).parent / "cluster" / "slurm.conf.in"
 GOOD = """\
 minutes = 60
 memory_gb = 4
@@ -97,7 +99,7 @@ def test_one_line_of_setup_needs_no_list(tmp_path):
         ),
         ("array_parallelism = 2.0", "4: array_parallelism = 2.0 is not possible"),
         ("requeue = 'yes'", "4: requeue = 'yes' is not possible; allowed: true, false"),
-        ("grace_seconds = 0", "4: grace_seconds = 0 is not possible; allowed: a number from 1 to 86400"),
+        ("grace_seconds = 0", "4: grace_seconds = 0 is not possible; allowed: a number from 1 to 65535"),
         (
             "grace_seconds = 3600",
             "4: grace_seconds = 3600.0 is not possible; allowed: less than the job's time",
@@ -109,6 +111,11 @@ def test_one_line_of_setup_needs_no_list(tmp_path):
             "4: extra = 'exclusive' is not possible; allowed: a table of sbatch's options",
         ),
         ("[extra]\nmem = '4G'", "5: 'mem' is set by metabench itself; write memory_gb above [extra]"),
+        (
+            "grace_seconds = 65536",
+            "4: grace_seconds = 65536 is not possible; allowed: a number from 1 to 65535",
+        ),
+        ("[extra]\nexport = 'NONE'", "5: 'export' is set by metabench itself; leave it out"),
         ("[extra]\narray = '0-3'", "5: 'array' is set by metabench itself; leave it out"),
         (
             "[extra]\ncpus_per_task = 3",
@@ -144,6 +151,11 @@ def test_faults_name_line_and_cure(tmp_path, line, says):
             "memory_gb = 200",
             "2: memory_gb = 200 is not possible; allowed: at most most_memory_gb",
         ),
+        (
+            "most_memory_gb = 180",
+            "most_memory_gb = 0.1",
+            "3: most_memory_gb = 0.1 is not possible; allowed: at least 1.3: 0.5 GB of a job are its own",
+        ),
         ("memory_gb = 4", "", "a profile has memory_gb; write for example memory_gb = 4"),
         ("minutes = 60", "", "a profile has minutes; write for example minutes = 60"),
     ],
@@ -166,6 +178,8 @@ def test_shipped_profiles():
     assert set(profile.shipped()) == {"test", "cpu", "gpu"}
     loaded = {name: profile.load(name) for name in profile.shipped()}
     assert loaded["test"].partition == "low"
+    (low,) = re.findall(r"^PartitionName=low .*GraceTime=(\d+)", CONFIGURATION.read_text(), re.MULTILINE)
+    assert loaded["test"].grace_seconds == float(low)  # of a preempted job Slurm waits no longer
     assert (loaded["cpu"].gpus_per_worker, loaded["gpu"].gpus_per_worker) == (0, 1)
 
 

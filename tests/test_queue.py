@@ -28,21 +28,23 @@ SQUEUE = [
     ("9", "PENDING", "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher", "", "0"),
 ]
 SACCT = """\
-7_0|NODE_FAIL|None|n1
-5_0|NODE_FAIL|None|n1
-5_0|COMPLETED|None|n2
-5_[3,5-6%2]|CANCELLED by 0|None|None assigned
-4_0|COMPLETED|None|n1
-4|CANCELLED by 0|None|None assigned
-6|RUNNING|None|n4
-66|FAILED|None|n4
+7_0|NODE_FAIL|None|n1|0:0|study-7
+5_0|NODE_FAIL|None|n1|0:0|study-5
+5_0|COMPLETED|None|n2|0:0|study-5
+5_[3,5-6%2]|CANCELLED by 0|None|None assigned|0:0|study-5
+4_0|COMPLETED|None|n1|0:0|study-4
+4|CANCELLED by 0|None|None assigned|0:0|study-4
+6|FAILED|NonZeroExitCode|n2|3:0|an earlier | other
+6|RUNNING|None|n4|0:0|study-6
+66|FAILED|None|n4|0:0|study-66
 """
 
 
 @pytest.fixture
 def recorded(tmp_path, monkeypatch) -> Path:
     """A folder of clients that give recorded answers, and note how they were called in ``calls``."""
-    lines = "".join("".join(cell[:64].ljust(64) for cell in row) + "\n" for row in SQUEUE)
+    rows = [(*row, "0", f"study-{row[0][0]}") for row in SQUEUE]
+    lines = "".join("".join(cell[:64].ljust(64) for cell in row).ljust(684) + "\n" for row in rows)
     answer(tmp_path, "squeue", lines)
     answer(tmp_path, "sacct", SACCT)
     answer(tmp_path, "scontrol", CONFIG.format(accounting="accounting_storage/slurmdbd"))
@@ -69,7 +71,9 @@ def calls(folder: Path) -> list[str]:
 
 def test_what_lives_is_said_by_squeue(recorded):
     found = queue.jobs(["7_0", "7_1", "7_2", "7_3", "7_4", "8", "9"])
-    assert found["7_0"] == JobState("7_0", "RUNNING", "", "n1", True, 1)  # though sacct calls it ended
+    assert found["7_0"] == JobState(
+        "7_0", "RUNNING", "", "n1", True, 1, name="study-7"
+    )  # though sacct calls it ended
     assert {job: state.alive for job, state in found.items()} == {
         "7_0": True,
         "7_1": True,  # suspended: it goes on one day
@@ -93,13 +97,31 @@ def test_an_array_stands_for_its_elements(recorded):
 
 def test_what_squeue_has_forgotten_is_asked_of_sacct(recorded):
     found = queue.jobs(["5", "6", "8", "99"])
-    assert found["5_0"] == JobState("5_0", "COMPLETED", "", "n2", False, 1)  # its second run
-    cancelled = [JobState(f"5_{i}", "CANCELLED", "", "", False, 0) for i in (3, 5, 6)]
+    assert found["5_0"] == JobState("5_0", "COMPLETED", "", "n2", False, 1, name="study-5")  # its second run
+    cancelled = [JobState(f"5_{i}", "CANCELLED", "", "", False, 0, name="study-5") for i in (3, 5, 6)]
     assert [found[f"5_{i}"] for i in (3, 5, 6)] == cancelled
-    assert queue.jobs(["4_7"]) == {"4_7": JobState("4_7", "CANCELLED", "", "", False, 0)}
+    assert queue.jobs(["4_7"]) == {"4_7": JobState("4_7", "CANCELLED", "", "", False, 0, name="study-4")}
     assert found["6"].state == "RUNNING"  # the controller has lost it: sacct was never told
     assert not found["6"].alive
     assert set(found) == {"5_0", "5_3", "5_5", "5_6", "6", "8"}
+
+
+def test_jobs_are_known_by_their_names(recorded):
+    found = queue.named(["study-7", "study-6"], ["7_0", "8", "6", "local-77", "66"])
+    assert set(found) == {"7_0", "7_1", "7_2", "7_3", "7_4", "6"}  # 8 and 66 are others'
+    assert (found["6"].state, found["6"].name) == ("RUNNING", "study-6")  # not the earlier job 6
+    squeue, _, sacct = calls(recorded)
+    assert "--name=study-6,study-7 " in squeue
+    assert "--jobs=6,66,8 " in sacct
+
+
+@pytest.mark.parametrize(("status", "words"), [("768", "exit code 3"), ("9", "signal 9"), ("0", "")])
+def test_how_a_job_exited(recorded, status, words):
+    row = ("1", "FAILED", "NonZeroExitCode", "n1", "0", status)
+    answer(recorded, "squeue", "".join(cell.ljust(64) for cell in row) + "mine".ljust(300) + "\n")
+    state = queue.named(["mine"])["1"]
+    assert state.code == words
+    assert str(state) == ", ".join(filter(None, ["FAILED", words])) + " (NonZeroExitCode)"
 
 
 def test_without_accounting_sacct_is_not_asked(recorded):
@@ -156,7 +178,14 @@ def test_a_controller_that_does_not_answer(recorded, monkeypatch):
 def test_why_there_is_no_slurm(recorded, monkeypatch):
     assert queue.missing() is None
     answer(recorded, "scontrol", "Slurmctld(primary) at localhost is DOWN\n", code=1)
-    assert "is DOWN" in (queue.missing() or "")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
+    assert queue.missing() == "Slurm does not answer: Slurmctld(primary) at localhost is DOWN"
+    monkeypatch.delenv("SLURM_CONF")
+    words = "scontrol: error: fetch_config: DNS SRV lookup failed\nscontrol: fatal: Could not find a source\n"
+    answer(recorded, "scontrol", "", words, code=1)
+    said = queue.missing() or ""
+    assert said.startswith("Slurm does not answer (SLURM_CONF is not set; ")
+    assert said.endswith("): fatal: Could not find a source")
     (recorded / "srun").unlink()
     monkeypatch.setenv("PATH", str(recorded))
     assert "srun not on the path" in (queue.missing() or "")

@@ -1,6 +1,7 @@
-"""The README's numbers are those of the committed records, and its commands exist."""
+"""The numbers of results/README.md are those of the committed records, and the README's commands exist."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,19 +10,21 @@ import typer.main
 from analysis import readme, table
 from bench.cli import app
 from bench.record import Store
+from tests.command_line import metabench
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
 REFERENCE = ROOT / "results" / "reference"
 
 
 def test_the_numbers_are_written_from_the_records() -> None:
-    assert readme.update(ROOT / "README.md", REFERENCE) == README
+    assert readme.update(ROOT / "results" / "README.md", REFERENCE) == PAGE
 
 
 def test_a_missing_marker_is_said(tmp_path: Path) -> None:
     broken = tmp_path / "README.md"
-    broken.write_text(README.replace("begin: memory", "begin: memories"), encoding="utf-8")
+    broken.write_text(PAGE.replace("begin: memory", "begin: memories"), encoding="utf-8")
     with pytest.raises(ValueError, match="memory"):
         readme.update(broken, REFERENCE)
 
@@ -32,9 +35,20 @@ def test_every_command_of_the_readme_exists() -> None:
     assert named <= set(typer.main.get_command(app.app).commands)
 
 
-def test_figures_of_the_readme_are_committed() -> None:
-    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
-        assert (ROOT / path).stat().st_size > 10_000, path
+@pytest.mark.parametrize("page", ["README.md", "results/README.md"])
+def test_figures_are_committed(page: str) -> None:
+    paths = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / page).read_text(encoding="utf-8"))
+    assert paths
+    for path in paths:
+        assert (ROOT / page).parent.joinpath(path).stat().st_size > 10_000, path
+
+
+def test_the_first_study_of_the_readme_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (made,) = re.findall(r"^cat > my.toml <<END\n.*?\nEND\n", README, flags=re.MULTILINE | re.DOTALL)
+    subprocess.run(["/bin/sh", "-e", "-c", made], check=True)
+    found = metabench("plan", "my.toml")
+    assert "12 cells: 12 missing" in found.out, found.err
 
 
 @pytest.fixture(scope="module")

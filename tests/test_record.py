@@ -13,9 +13,10 @@ import pytest
 from bench import disk
 from bench.errors import UsageError
 from bench.record import Store, StoreError, find, unmeasured
+from bench.record import loose as loose_module
 from bench.record import store as store_module
 from bench.record.fallback import VARIABLE
-from tests.toy_records import CELL, a_record, break_folder, everything, fails_with
+from tests.toy_records import ACCURACY, CELL, a_record, break_folder, everything, fails_with
 
 HEX = "0" * 32
 
@@ -77,9 +78,11 @@ def test_repeated_records_agree_up_to_times(store):
 
 
 def test_numbers_that_json_lacks_are_null(store):
-    path = store.write(a_record() | {"accuracy": {"x": [math.nan, math.inf, -math.inf, 1e300], "y": (1, 2)}})
+    extra = {"x": [math.nan, math.inf, -math.inf, 1e300], "y": (1, 2), "stats": {"z": [math.inf]}}
+    path = store.write(a_record() | {"accuracy": ACCURACY | extra})
     text = path.read_text()
-    assert json.loads(text)["accuracy"] == {"x": [None, None, None, 1e300], "y": [1, 2]}
+    extra = {"x": [None, None, None, 1e300], "y": [1, 2], "stats": {"z": [None]}}
+    assert json.loads(text)["accuracy"] == ACCURACY | extra
     assert text.startswith('{\n "accuracy": {')  # sorted, one column a level: readable differences
     assert text.endswith("}\n")
 
@@ -122,10 +125,29 @@ DAMAGE = {
     "binary": (lambda text: "\udcff\udc80", "is not valid JSON"),
     "deep": (lambda text: "[" * 100_000, "is not valid JSON"),
     "list": (lambda text: "[1]", "is no JSON object"),
-    "schema": (lambda text: text.replace('"schema": 1', '"schema": 99'), "has schema 99, and this version"),
+    "schema": (lambda text: text.replace('"schema": 1', '"schema": 0'), "has schema 0, and this version"),
     "id": (lambda text: text.replace("a" * 16, "b" * 16), f"says that it is of cell {'b' * 16}"),
     "status": (lambda text: text.replace('"ok"', '"fine"'), "has the unknown status 'fine'"),
     "cell": (lambda text: text.replace('"cell"', '"sell"'), "has no description"),
+    "NaN": (lambda text: text.replace("1.0\n", "NaN\n"), "is not valid JSON (it holds NaN)"),
+    "infinity": (lambda text: text.replace('seconds": 1.0', 'seconds": 1e999'), "is wrong at seconds"),
+    "start": (lambda text: text.replace('"started"', '"start"'), "is wrong at started (Field required)"),
+    "day": (lambda text: text.replace("2026-01", "2026-13"), "is wrong at started"),
+    "seconds": (lambda text: text.replace('seconds": 1.0', 'seconds": "x"'), "is wrong at seconds"),
+    "reason": (lambda text: text.replace('"reason": null', '"reason": {}'), "is wrong at reason.message"),
+    "lists": (
+        lambda text: text.replace('"stats": {}', '"stats": {"z": [1.0, 2.0]}'),
+        "converged has 1 values, and z 2",
+    ),
+    "rounds": (
+        lambda text: text.replace(
+            '"reason"',
+            '"time": {"samples_s": [1], "reference_s": [1, 2], "control_s": [1], "reference": {"name": "x"}},'
+            ' "reason"',
+        ),
+        "samples_s has 1 values, and reference_s 2",
+    ),
+    "memory": (lambda text: text.replace('"reason"', '"resident": {}, "reason"'), "has no growth_bytes"),
     "part": (lambda text: text.replace('"accuracy": {', '"accuracy": 1, "_": {'), "is wrong at accuracy"),
 }
 
@@ -140,7 +162,7 @@ def test_damaged_file_is_set_aside(store, kind, reading):
     path.write_bytes(damaged)
     if reading == "read":
         assert store.read("a" * 16) is None
-    elif (reading, kind) == ("ids", "part"):  # they look no deeper
+    elif reading == "ids" and list(DAMAGE).index(kind) >= list(DAMAGE).index("NaN"):  # they look no deeper
         assert len(store.ids()) == 2
         return
     else:
@@ -156,6 +178,89 @@ def test_damaged_file_is_set_aside(store, kind, reading):
     store.write(a_record())  # and the cell can be done again
     assert set(store.ids()) == {"a" * 16, "c" * 16}
     assert len(store.set_aside) == 1
+
+
+@pytest.mark.parametrize("reading", ["ids", "records", "compact", "repeated"])
+def test_what_a_newer_version_wrote_stays(store, reading):
+    store.write(a_record("c" * 16))
+    path = store.write(a_record())
+    if reading == "repeated":
+        path = store.write(a_record(value=2.0))
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    before = everything(store.root)
+    with pytest.raises(UsageError, match=f"cell {'a' * 16} of study demo has schema 2.*a newer version"):
+        getattr(store, reading)()
+    assert everything(store.root) == before
+    assert store.set_aside == []
+
+
+@pytest.mark.parametrize("damage", ["half", "folder"])
+@pytest.mark.parametrize("reading", ["read", "ids", "records", "compact"])
+def test_a_record_written_while_a_damaged_one_is_judged_stays(store, monkeypatch, reading, damage):
+    """The reader has the old text in hand when a writer replaces the file."""
+    path = store.loose.path("a" * 16)
+    path.parent.mkdir(parents=True)
+    if damage == "half":
+        path.write_text("{")
+    else:
+        path.mkdir()
+    real = os.rename
+
+    def rename(source, target):
+        if source == path:
+            monkeypatch.undo()
+            if damage == "folder":
+                path.rmdir()
+            Store(store.root, "demo", moves=False).write(a_record(), replace=True)
+        return real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    seen = getattr(store, reading)(*["a" * 16] * (reading == "read"))
+    assert seen == {
+        "read": a_record(), "ids": {"a" * 16: "ok"}, "records": [a_record()], "compact": seen
+    }[reading]  # fmt: skip
+    assert store.read("a" * 16) == a_record()
+    assert store.set_aside == []
+    assert len(everything(store.root)) == 1
+
+
+def test_a_reader_finds_a_record_that_another_one_has_taken_for_a_moment(store, monkeypatch):
+    path = store.write(a_record())
+    taken = path.with_name(f"{'a' * 16}.{'0' * 32}.taken")
+    real = loose_module.read_text
+
+    def read(file):
+        if str(file) == str(path) and path.exists():
+            path.rename(taken)
+        return real(file)
+
+    monkeypatch.setattr(loose_module, "read_text", read)
+    assert store.ids() == {"a" * 16: "ok"}
+
+
+def test_links_that_lead_in_a_circle_are_damaged_files(store):
+    store.write(a_record("c" * 16))
+    path = store.loose.path("a" * 16)
+    path.symlink_to(path)
+    part = store.folder / f"records.{'0' * 16}.parquet"
+    part.symlink_to(part)
+    assert store.ids() == {"c" * 16: "ok"}
+    assert len(store.set_aside) == 2
+    why = "is a symbolic link that leads in a circle; its cell will be run again; moved"
+    assert sum(why in line for line in store.set_aside) == 1
+    assert store.read("a" * 16) is None
+    store.write(a_record())
+    assert len(store.records()) == 2
+
+
+def test_a_damaged_repeated_record_is_put_aside_and_its_cell_not_run_again(store):
+    store.write(a_record())
+    store.write(a_record(value=2.0)).write_text("{")
+    (store.folder / "repeated" / f"{'a' * 16}.aaaa.json").mkdir()
+    assert store.repeated() == []
+    assert sorted("is a folder" in line for line in store.set_aside) == [False, True]
+    assert not any("run again" in line for line in store.set_aside)
+    assert store.ids() == {"a" * 16: "ok"}
 
 
 def test_the_same_cell_can_be_set_aside_twice(store):
@@ -184,13 +289,14 @@ def test_a_record_that_cannot_be_written_is_kept_elsewhere(store, tmp_path, monk
     with pytest.raises(StoreError) as caught:
         store.write(a_record(value=2.0), replace)
     assert isinstance(caught.value, UsageError)  # one block for the user, no traceback
-    file = tmp_path / "spare room" / "demo" / "records" / path.name
+    (own,) = (tmp_path / "spare room").iterdir()
+    file = own / "demo" / "records" / path.name
     for text in (
         f"cannot write {path}: {os.strerror(code)}. The record is kept in {file}",
         "Finished records",
     ):
         assert text in str(caught.value)
-    assert f"metabench merge '{tmp_path}/spare room' --results {store.root}" in str(caught.value)
+    assert f"metabench merge '{own}' --results {store.root}" in str(caught.value)
     assert json.loads(file.read_text()) == a_record(value=2.0)
     assert everything(store.folder) == [f"records/{path.name}"]  # no litter
     assert store.records() == [a_record(value=1.0, status="error")]
@@ -202,8 +308,27 @@ def test_two_records_of_a_cell_are_kept_elsewhere_too(store, tmp_path, monkeypat
     for value in (1.0, 2.0):
         with pytest.raises(StoreError, match="is kept in"):
             store.write(a_record(value=value))
-    spare = Store(tmp_path / "spare", "demo")
+    (own,) = (tmp_path / "spare").iterdir()
+    spare = Store(own, "demo")
     assert (spare.records(), spare.repeated()) == ([a_record(value=1.0)], [("a" * 16, False)])
+
+
+def test_records_of_two_folders_of_results_are_kept_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "spare"))
+    errors = []
+    for name, value in (("a/results", 1.0), ("b/results", 2.0)):
+        store = Store(tmp_path / name, "demo")
+        break_folder(monkeypatch, store.folder)
+        with pytest.raises(StoreError) as caught:
+            store.write(a_record(value=value))
+        errors.append(str(caught.value))
+        monkeypatch.undo()
+        monkeypatch.setenv(VARIABLE, str(tmp_path / "spare"))
+    kept = [Store(folder, "demo") for folder in (tmp_path / "spare").iterdir()]
+    assert sorted(one.records()[0]["accuracy"]["x"] for one in kept) == [[1.0], [2.0]]
+    assert [one.repeated() for one in kept] == [[], []]
+    for one in kept:
+        assert sum(f"metabench merge {one.root} --results" in error for error in errors) == 1
 
 
 def test_without_room_anywhere_both_are_said(store, tmp_path, monkeypatch):

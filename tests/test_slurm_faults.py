@@ -106,7 +106,7 @@ def test_whatever_goes_wrong_one_more_submit_makes_it_whole(cluster: RealCluster
     assert finished(at) == once + repeated  # whatever ran twice is told
     said = at.metabench("status", at.study.name)
     assert said.returncode == 1, said.stdout  # two cells have failed
-    assert bool(repeated) == ("ran again unasked" in said.stdout), said.stdout
+    assert bool(repeated) == ("with a second record" in said.stdout), said.stdout
 
 
 def test_a_submit_that_is_killed_is_made_good_by_the_next(cluster: RealCluster, tmp_path):

@@ -44,7 +44,7 @@ def test_defaults(tmp_path):
     assert sweep.inner == ()
     assert (sweep.seeds, sweep.n_tasks, sweep.split) == ((0,), (4,), ("train",))
     assert (sweep.dtype, sweep.device, sweep.threads) == (("float32",), ("cpu",), (1,))
-    assert (sweep.passes, sweep.repeats) == (spec.PASSES, 10)
+    assert (sweep.passes, sweep.repeats) == (spec.USUAL_PASSES, 10)
 
 
 def test_everything_is_read(tmp_path):
@@ -123,7 +123,8 @@ name = "reptile"
         ("time_limit = 0", 2, "time_limit = 0 is not possible"),
         ("time_limit = inf", 2, "time_limit = inf is not possible"),
         ('time_limit = "1h"', 2, "time_limit = '1h' is not possible"),
-        ('figure = "my figure"', 2, "figure = 'my figure' is not possible"),
+        ('figure = "overveiw"', 2, "unknown figure 'overveiw'; did you mean 'overview'? Allowed: accuracy_"),
+        ("figure = 3", 2, "unknown figure '3'"),
         ("problem = []", 2, "problem = [] is not possible"),
         ('problem = ["sinusoid", 3]', 2, "problem = 3 is not possible; allowed: a name, a table with a name"),
         ('problem = ["sinusoid", {name = "sinusoid"}]', 2, "problem number 2 says the same as number 1"),

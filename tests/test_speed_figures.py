@@ -114,7 +114,7 @@ def test_tables_of_peers(speed) -> None:
     assert lines[0].startswith(
         "| time / jitted JAX's | metabench, compiled | metabench, eager | JAX | jaxopt"
     )
-    assert len(lines) == 2 + 5 + 4
+    assert len(lines) == 2 + 6 + 6  # every row of the figures
     fifty = next(line for line in lines if line.startswith("| sinusoid, MAML, K = 50 |")).split(" | ")
     assert fifty[3].startswith("1.00 (")
     assert float(fifty[1].split()[0]) == pytest.approx(
@@ -193,8 +193,8 @@ def test_scaling_is_drawn_with_a_column_for_each_axis_and_every_exponent_in_the_
     for metric in (scaling.STEADY, RESIDENT):
         for axis, fitted in scaling.exponents(growth, metric).items():
             assert set(fitted) == set(scaling.axes(scaling.rows(growth))[axis]["line"])
-            for line, slope in fitted.items():
-                assert f"{line} {slope:.2f}".replace("-0.00", "0.00") in said
+            for line, fit in fitted.items():
+                assert f"{line} {fit.slope:.2f}".replace("-0.00", "0.00") in said
     assert list(drawing.caption)[:3] == ["Question", "Shown", "Exponents"]
 
 
@@ -223,15 +223,103 @@ def test_readme_says_what_is_measured_and_what_is_not(speed, growth) -> None:
     head, _, *lines = text.partition("\n\n")[0].splitlines()
     assert head == (
         "| exponent of | time, K >= 10 | time, tasks >= 16 | time, parameters >= 91,201 | "
-        "time, CG iterations >= 5 | memory, K |"
+        "time, CG iterations >= 5 | memory, K >= 10 | memory, tasks >= 16 | "
+        "memory, parameters >= 91,201 | memory, CG iterations >= 5 |"
     )
     assert len(lines) == scaling.rows(growth)["line"].nunique()
     (maml,) = (line.split(" | ") for line in lines if line.startswith("| MAML, adjoint, compiled |"))
     slopes = {
-        a.column: f["MAML, adjoint, compiled"]
+        a.column: f["MAML, adjoint, compiled"].slope
         for a, f in scaling.exponents(growth, scaling.STEADY).items()
         if "MAML, adjoint, compiled" in f
     }
-    assert [float(x) for x in maml[1:4]] == pytest.approx(list(slopes.values()), abs=0.005)
+    assert maml[3].endswith(scaling.TWO)  # 91,201 and 1,004,001 parameters
+    assert [float(x.strip(scaling.TWO)) for x in maml[1:4]] == pytest.approx(list(slopes.values()), abs=0.005)
     assert maml[4] == ""  # no iterations of CG
     assert text.endswith("(results/reference/scaling/figures/scaling.png)")
+
+
+def test_exponents_say_what_they_rest_on_and_gaps_why_they_are_there() -> None:
+    def large(r: dict) -> bool:
+        return r["cell"]["problem"]["network"]["hidden"][0] >= 300 and r["cell"]["method"]["name"] == "imaml"
+
+    lost = [fake.failing(r, "not_converged") if large(r) else r for r in fake.scaling()]
+    frame = table.frame(lost)
+    (fits,) = (f for a, f in scaling.exponents(frame, scaling.STEADY).items() if a.column == "parameters")
+    assert (fits["iMAML, CG, eager"].points, fits["iMAML, CG, eager"].text) == (0, "")
+    assert (fits["iMAML, JAX"].points, fits["iMAML, JAX"].text[-1]) == (2, scaling.TWO)
+    text = scaling.exponent_table(frame)
+    (line,) = (one.split(" | ") for one in text.splitlines() if one.startswith("| iMAML, CG, eager |"))
+    assert line[3] == "none"
+    assert line[4] not in ("", "none")
+    notes = " ".join(text.partition("\n\n")[2].split())
+    assert f"{scaling.TWO}: through two points only" in notes
+    assert (
+        "iMAML, CG, compiled and iMAML, CG, eager at 91,201 and 1,004,001 parameters: not_converged, for "
+        "example made to end as not_converged." in notes
+    )
+    assert notes in figures.draw(fake.spec("scaling"), frame)["scaling"].caption["Exponents"]
+    whole = scaling.footnotes(table.frame(fake.scaling()))
+    assert len(whole) == 1  # nothing failed
+
+
+def crossed(**settings: list) -> list[dict]:
+    """Exact MAML, first-order MAML and JAX's exact MAML, at every value of one setting."""
+    ((key, values),) = settings.items()
+    methods = [fake.MAMLS[0], fake.FOMAML, {"name": "maml-jax"}]
+    return [
+        r
+        for value in values
+        for r in fake.records([fake.SINUSOID], methods, [1, 5, 25], [0], "mine", **{key: value})
+    ]
+
+
+@pytest.mark.parametrize("setting", [{"tasks_at_once": [1, 4]}, {"dtype": ["float32", "float64"]}])
+def test_whatever_is_swept_has_lines_of_its_own(setting) -> None:
+    frame = table.frame(crossed(**setting))
+    (axis,) = scaling.axes(scaling.rows(frame))
+    drawn = scaling.curves(scaling.along(scaling.rows(frame), axis), axis, scaling.STEADY)
+    assert len(drawn) == 6
+    assert all(len(curve) == 3 for curve in drawn.values())
+    drawing = figures.draw(fake.spec("mine", figure="scaling"), frame)["mine"]
+    assert {t.get_text() for t in drawing.figure.legends[0].get_texts()} == set(drawn)
+    assert "not shown" not in drawing.caption["Shown"]
+
+
+def test_a_legend_names_only_lines_that_are_drawn_and_the_caption_what_is_left_out() -> None:
+    other = fake.records([fake.LINEAR], [{"name": "reptile"}], [10], [0], "scaling", passes=["time"])
+    drawing = figures.draw(fake.spec("scaling"), table.frame([*fake.scaling(), *other]))["scaling"]
+    assert not any("Reptile" in t.get_text() for t in drawing.figure.legends[0].get_texts())
+    assert "1 of " in drawing.caption["Shown"]
+    assert "lie off these axes and are not shown" in drawing.caption["Shown"]
+
+
+def test_swept_tasks_at_once_are_part_of_a_common_row() -> None:
+    rows = peers.rows(table.frame(crossed(tasks_at_once=[1, 4])))
+    order = peers.ordered(rows)
+    assert order["MAML, K = 5, tasks at once 4"] == ["metabench, eager", "JAX"]
+    assert len(order) == 2 * 2 * 3
+    assert rows.groupby(["row", "library"])["id"].nunique().max() == 1
+
+
+def test_jax_is_what_has_the_same_inner_solver() -> None:
+    adam = {"name": "adam", "steps": 10, "learning_rate": 0.01}
+    both = [{"name": n, **more} for n in ("maml-jax", "maml") for more in ({}, {"inner": adam})]
+    records = fake.records([fake.SINUSOID], both, [10], [0], "peers")
+    slow = next(
+        i for i, r in enumerate(records) if r["cell"]["method"] == {"name": "maml-jax", "inner": adam}
+    )
+    time = records[slow]["time"]
+    records[slow] = records[slow] | {"time": time | {"samples_s": [50 * s for s in time["samples_s"]]}}
+    rows = table.cells(peers.rows(table.frame(records)))
+    jax = rows[rows["method.name"] == "maml-jax"]
+    assert jax["time.to_jax"].tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_captions_speak_of_jax_only_where_it_is_drawn(speed) -> None:
+    drawn = {"peers": speed, "mine": table.frame(fake.demo())}
+    said = {name: figures.draw(fake.spec(name, figure="peers"), f)[name].caption for name, f in drawn.items()}
+    assert "vertical line" in said["peers"]["Shown"]
+    assert "jitted JAX" in said["peers"]["Shown"]
+    assert "JAX" not in said["mine"]["Shown"]
+    assert "One figure for each problem" in said["mine"]["Shown"]

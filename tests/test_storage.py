@@ -1,8 +1,11 @@
 """`metabench verify`, `merge` and `gc`: what they find, what they do about it, and their exit codes."""
 
 import contextlib
+import errno
 import json
 import os
+import re
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,10 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.record import Store, differences, parquet
+from bench.record import merge as merging
+from bench.record import store as store_module
 from bench.record.form import text_of
 from bench.record.parquet import part_paths, write_part
-from tests.command_line import metabench
-from tests.toy_records import everything, true_record
+from slurm.claims import lay
+from tests.command_line import TINY, metabench
+from tests.fake_slurm import install_clients, submitted
+from tests.toy_plugins import toy_cell
+from tests.toy_records import everything, fails_with, true_record
 
 DAY_S = 86400.0
 REFERENCE = Path(__file__).parent.parent / "results" / "reference"
@@ -45,7 +53,8 @@ def verified(*more: str) -> tuple[int, dict]:
 
 def test_a_sound_store(store):
     code, found = verified()
-    assert (code, found) == (0, {"cells": 8, "damaged": [], "run_again": [], "notes": [], "repaired": []})
+    assert (code, found.pop("cells")) == (0, 8)
+    assert found == {key: [] for key in ("damaged", "run_again", "notes", "repaired", "left")}
     assert "demo: 8 cells with a sound record; sound" in metabench("verify", "demo").out
 
 
@@ -67,7 +76,7 @@ WRONG = {
         lambda text: text.replace('"accuracy": {', '"accuracy": 1, "_": {'),
         "is wrong at accuracy",
     ),
-    "of a newer schema": (lambda text: text.replace('"schema": 1', '"schema": 2'), "has schema 2"),
+    "of no schema": (lambda text: text.replace('"schema": 1', '"schema": null'), "has schema None"),
     "of another cell": (lambda text: text.replace('"seed": 5', '"seed": 6'), "describes the cell"),
     "no text": (lambda text: "\udcff", "is not valid JSON"),
 }
@@ -92,7 +101,7 @@ def test_a_loose_record_that_is_damaged(store, kind):
     assert f"  {identity(5)}" in repaired.out
     code, found = verified()
     assert (code, found["cells"], found["damaged"]) == (0, 7, [])
-    assert found["notes"] == ["1 damaged files in results/demo/set_aside"]
+    assert found["notes"] == ["1 damaged file in results/demo/set_aside"]
     store.write(true_record(5))  # run again
     assert verified()[1]["cells"] == 8
 
@@ -102,6 +111,17 @@ def test_a_damaged_record_whose_cell_has_another_is_not_run_again(store):
     code, found = verified("--repair")
     assert (code, found["run_again"], found["cells"]) == (0, [], 8)
     assert store.read(identity(2)) == true_record(2)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_repair_says_run_only_where_something_is_to_be_run(store, lost):
+    path = store.loose.path(identity(5)) if lost else store.write(true_record(1, value=3.0))
+    path.write_text("{")
+    assert "next: metabench verify demo --repair" in metabench("verify", "demo").out
+    said = metabench("verify", "demo", "--repair").out
+    assert ("next: metabench run demo" in said) == lost
+    assert "1 damaged file set aside" in said
+    assert "next:" not in metabench("verify", "demo").out
 
 
 def rewritten(path: Path, change) -> Path:
@@ -138,6 +158,15 @@ def test_a_status_that_is_not_that_of_the_record(store):
     code, found = verified("--repair")
     assert (code, len(found["run_again"])) == (0, 1)
     assert "is ok, and the column of the part says error" in found["damaged"][0]["why"]
+
+
+def flipped(path: Path) -> Path:
+    """The part with a bit flipped in its second row group."""
+    group = pq.ParquetFile(path).metadata.row_group(1).column(3)
+    content = bytearray(path.read_bytes())
+    content[group.data_page_offset + group.total_compressed_size - 5] ^= 0x10
+    path.write_bytes(content)
+    return path
 
 
 @pytest.mark.parametrize("where", ["header", "page", "footer"])
@@ -180,6 +209,72 @@ def test_a_damaged_repeated_record(store):
     assert (verified()[0], store.repeated()) == (0, [])
 
 
+def test_repairs_of_a_folder_that_cannot_be_written(store, monkeypatch):
+    store.loose.path(identity(5)).write_text("{")
+    (path,) = part_paths(store.folder)
+    content = bytearray(path.read_bytes())
+    content[2] ^= 1
+    path.write_bytes(content)
+    repeated = store.write(true_record(6, value=2.0))
+    repeated.write_text("{")
+    before = everything(store.folder)
+    monkeypatch.setattr(os, "replace", fails_with(errno.EROFS))
+    code, found = verified("--repair")
+    assert (code, len(found["left"])) == (1, 3)
+    assert [
+        line for line in found["repaired"] if "stays where it is (Read-only file system)" not in line
+    ] == []
+    assert [line for line in found["repaired"] if str(repeated) in line and "run again" in line] == []
+    result = metabench("verify", "demo", "--repair")
+    assert "nothing was moved" in result.out
+    assert set(everything(store.folder)) == set(before)
+    monkeypatch.undo()
+    assert verified("--repair")[0] == 0
+
+
+def test_a_folder_and_a_circle_of_links_among_records(store):
+    (store.folder / "repeated").mkdir()
+    for folder in (store.loose.folder, store.folder / "repeated"):
+        (folder / f"{'b' * 16}.{'0' * 32}.taken").mkdir()
+        link = folder / f"{'c' * 16}{'.0' if folder != store.loose.folder else ''}.json"
+        link.symlink_to(link.name)
+    code, found = verified()
+    assert (code, found["cells"], len(found["damaged"])) == (1, 8, 4)
+    assert verified("--repair")[0] == 0
+    assert (verified()[0], verified()[1]["damaged"]) == (0, [])
+
+
+def test_verify_does_not_move_what_was_written_as_it_looked(store, monkeypatch):
+    path = store.loose.path(identity(5))
+    path.write_text("{")
+    real = os.rename
+
+    def rename(source, target):
+        monkeypatch.undo()
+        Store(store.root, "demo", moves=False).write(true_record(5), replace=True)
+        return real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    code, found = verified("--repair")
+    assert (code, found["cells"], found["damaged"], found["repaired"]) == (0, 8, [], [])
+    assert store.read(identity(5)) == true_record(5)
+
+
+def test_verify_of_what_a_newer_version_wrote(store):
+    path = store.loose.path(identity(5))
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    before = everything(store.folder)
+    for verb in (
+        ["verify", "demo"],
+        ["verify", "demo", "--repair"],
+        ["merge", "results", "--results", "new"],
+    ):
+        result = metabench(*verb)
+        assert result.code == 2
+        assert "a newer version wrote it" in result.err
+    assert everything(store.folder) == before
+
+
 @pytest.fixture
 def other(store) -> Store:
     """The same study from another cluster: cells 6 to 9; one of the common two with another result."""
@@ -197,7 +292,9 @@ def test_merge(store, other, compacted, folder):
     before = everything(Path("elsewhere"))
     result = metabench("merge", folder)
     assert result.code == 1
-    assert "demo: 2 new, 0 the same, 2 of cells with another record" in result.out
+    said = "demo: 2 new, 0 the same, 2 of cells with another record (1 of them with other results), from"
+    assert said in result.out
+    assert result.out.splitlines()[0].endswith("elsewhere/demo into results/demo")
     assert f"{identity(7)} has other results: accuracy.x" in result.out
     assert everything(Path("elsewhere")) == before
     assert set(store.ids()) == {identity(seed) for seed in range(10)}
@@ -208,6 +305,23 @@ def test_merge(store, other, compacted, folder):
         after = everything(Path("results"))
         assert metabench("merge", folder, "--into", "results").code == 1
         assert everything(Path("results")) == after
+
+
+def test_merge_leaves_damaged_files_of_its_source_where_they_are(store, other, monkeypatch):
+    other.compact()
+    other.write(true_record(11))
+    (path,) = part_paths(other.folder)
+    monkeypatch.setattr(parquet, "GROUP_RECORDS", 2)
+    path = flipped(rewritten(path, lambda table: table))
+    other.loose.path(identity(10)).write_text("{")
+    (other.folder / "repeated").mkdir()
+    (other.folder / "repeated" / f"{identity(6)}.aaaa.json").mkdir()
+    before = everything(Path("elsewhere"))
+    result = metabench("merge", "elsewhere", "--results", "new")
+    assert "demo: 3 new, " in result.out  # of the part's two row groups one, and the loose one
+    assert "what can be read of it is read" in result.err
+    assert "is not valid JSON" in result.err
+    assert everything(Path("elsewhere")) == before
 
 
 def test_merge_into_nothing_is_a_copy(store):
@@ -226,6 +340,34 @@ def test_merge_brings_the_study_file_and_repeated_records(measured: Path):
     assert metabench("status", "tiny", "--results", "new").code == 0
     assert Path("new/tiny/tiny.toml").read_bytes() == Path("results/tiny/tiny.toml").read_bytes()
     assert Store("new", "tiny").repeated() == [(record["id"], True)]
+
+
+def test_merge_of_studies_whose_files_differ(measured: Path):
+    """What the kept file does not ask for is said, kept, and shown with --all or by the other file."""
+    other = Path("elsewhere/tiny.toml")
+    other.parent.mkdir()
+    other.write_text(TINY.replace("steps = [1, 2]", "steps = [2, 3]"))
+    assert metabench("run", other, "--jobs", 0, "--results", "elsewhere").code == 0
+    for new, same in ((2, 2), (0, 4)):  # and again
+        result = metabench("merge", "elsewhere")
+        assert result.code == 1
+        assert f"tiny: {new} new, {same - 2} the same, 2 of cells with another record" in result.out
+        assert "(all with the same results)" in result.out
+        kept = "results/tiny/tiny.toml is kept, not "
+        assert f"the study files differ: {kept}" in result.out
+        assert "2 records belong to no cell of this study file" in result.out
+        (command,) = re.findall(r"or: metabench (.*)", result.out)
+        assert "tiny: 4 cells: 4 ok" in metabench(*shlex.split(command)).out
+    status = metabench("status", "tiny")
+    assert "tiny: 4 cells: 4 ok" in status.out
+    assert "2 records belong to no cell of this study file" in status.out
+    assert "2 cells with a second record, all with the same results" in status.out
+    assert metabench("merge", "elsewhere", "--json").json()[0]["of_no_cell"] == 2
+    # A question of another wording is no other study.
+    Path("results/tiny/tiny.toml").write_text(other.read_text().replace("Does", "Does not"))
+    result = metabench("merge", "elsewhere")
+    assert (result.code, "the study files differ" in result.out) == (0, True)
+    assert "no cell" not in result.out
 
 
 def test_of_two_records_the_better_one_counts(store):
@@ -273,11 +415,12 @@ def test_status_says_what_ran_again(measured: Path):
     store = Store("results", "tiny")
     one, two, *_ = store.records()
     store.write(one | {"seconds": 9.0})
-    assert "1 cell ran again unasked" in metabench("status", "tiny").out
+    assert "1 cell with a second record, all with the same results" in metabench("status", "tiny").out
     store.write(two | {"calls": {"inner_grads": 99}})
     result = metabench("status", "tiny")
     assert result.code == 0
-    assert f"1 with other results: {two['id']}" in result.out
+    assert "2 cells with a second record, 1 of them with other results" in result.out
+    assert f"  {two['id']}" in result.out
     assert {"id": one["id"], "agrees": True} in metabench("status", "tiny", "--json").json()["repeated"]
 
 
@@ -327,3 +470,156 @@ def test_gc(store):
     assert metabench("gc").out.splitlines() == ["0 removed, 0 B"]
     assert metabench("gc", "--days", "0").code == 0
     assert metabench("gc", "--results", "nowhere").code == 2
+
+
+@pytest.fixture
+def waiting(store, monkeypatch) -> Path:
+    """The folder of a submission whose job has been in the queue for 40 days; clients that say PENDING."""
+    submission = submitted(store, [toy_cell(0)])
+    submission.add_jobs({0: "5"})
+    lay(submission, submission.jobs())
+    aged(submission.folder, 40)
+    install_clients(Path("bin"), "PENDING")
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
+    return submission.folder
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+def test_gc_keeps_the_folders_of_jobs_that_slurm_lists(waiting, claimed):
+    if not claimed:  # claims are advice, and may be deleted
+        (waiting / "claims" / "5.json").unlink()
+        aged(waiting, 40)
+    for more in ([], ["--days", "0"]):
+        said = metabench("gc", *more)
+        assert (said.code, waiting.exists()) == (0, True)
+        assert f"{waiting.relative_to(Path.cwd())} is kept: Slurm lists its jobs" in said.out
+    shutil.rmtree("bin")
+    install_clients(Path("bin"), "CANCELLED")
+    assert "1 removed" in metabench("gc").out
+    assert not waiting.exists()
+
+
+def test_gc_without_an_answer_of_slurm_keeps_young_claims(waiting, monkeypatch):
+    shutil.rmtree("bin")
+    monkeypatch.setenv("PATH", str(Path("bin").absolute()))
+    os.utime(waiting / "claims" / "5.json", times=(time.time() - 10 * DAY_S,) * 2)
+    said = metabench("gc", "--days", "1")
+    assert waiting.exists()
+    assert "is kept: its claims are younger than 30 days" in said.out
+    assert "there is no Slurm on this machine" in said.out
+    aged(waiting, 40)
+    metabench("gc", "--days", "1")
+    assert not waiting.exists()
+
+
+def other_store(name: str, seeds: range, status: str = "ok", value: float = 1.0) -> Store:
+    """A compacted store of the study demo in another folder."""
+    store = Store(name, "demo")
+    for seed in seeds:
+        store.write(true_record(seed, status, value))
+    store.compact()
+    return store
+
+
+def values(store: Store) -> dict[str, set[float]]:
+    """Of every cell the values of all its records; that of the one that counts is negative."""
+    found = {record["id"]: {-record["accuracy"]["x"][0]} for record in store.each()}
+    for path in (store.folder / "repeated").glob("*.json"):
+        record = json.loads(path.read_text())
+        found[record["id"]].add(record["accuracy"]["x"][0])
+    return found
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.parametrize("statuses", [("ok", "ok"), ("ok", "error"), ("error", "ok")])
+def test_two_merges_at_once(tmp_path, monkeypatch, statuses, compacted):
+    """The second begins and ends between the first's look at the target and its part."""
+    monkeypatch.chdir(tmp_path)
+    one = other_store("s1", range(4), statuses[0], 1.0)
+    two = other_store("s2", range(4), statuses[1], 2.0)
+    target, real, told = Store("new", "demo"), merging.write_part, []
+
+    def write(folder, content):
+        monkeypatch.setattr(merging, "write_part", real)
+        told.append(merging.merge(two, Store("new", "demo")))
+        path = real(folder, content)
+        if compacted:
+            Store("new", "demo").compact()
+        return path
+
+    monkeypatch.setattr(merging, "write_part", write)
+    told.append(merging.merge(one, target))
+    assert (told[0].new, told[0].repeated) == (4, 0)
+    if not compacted:
+        assert (told[1].new, told[1].same, told[1].repeated, len(told[1].differ)) == (0, 0, 4, 4)
+    for _ in range(3):
+        found = values(Store("new", "demo"))
+        assert all({abs(v) for v in each} == {1.0, 2.0} and len(each) == 2 for each in found.values())
+        assert (len(found), set(target.ids().values())) == (4, {"ok"})
+        for store in (one, two):
+            assert merging.merge(store, Store("new", "demo")).new == 0
+        assert values(Store("new", "demo")) == found
+        target.compact()
+
+
+@pytest.mark.parametrize("late", ["before the part", "after the part"])
+@pytest.mark.parametrize("status", ["error", "ok"])
+def test_merge_beside_a_writer(tmp_path, monkeypatch, late, status):
+    """A worker ends a cell that it began before the merge."""
+    monkeypatch.chdir(tmp_path)
+    source, target, real = other_store("s", range(4)), Store("new", "demo"), merging.write_part
+
+    def write(folder, content):
+        monkeypatch.setattr(merging, "write_part", real)
+        path = real(folder, content) if late == "after the part" else None
+        Store("new", "demo").put(identity(1), text_of(true_record(1, status, 2.0)), replace=True)
+        return path or real(folder, content)
+
+    monkeypatch.setattr(merging, "write_part", write)
+    merged = merging.merge(source, target)
+    assert (merged.new, merged.repeated, len(merged.differ)) == (3, 1, 1)
+    for _ in range(2):
+        found = values(target)
+        assert found[identity(1)] == ({-1.0, 2.0} if status == "error" else {-2.0, 1.0})
+        assert set(target.ids().values()) == {"ok"}
+        target.compact()
+
+
+def test_a_writer_that_is_late_for_a_record_that_was_merged_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source, target, real = other_store("s", range(4)), Store("new", "demo"), store_module.create
+
+    def create(*arguments):
+        monkeypatch.setattr(store_module, "create", real)
+        merging.merge(source, Store("new", "demo"))
+        return real(*arguments)
+
+    monkeypatch.setattr(store_module, "create", create)
+    target.write(true_record(1, "error", 2.0))
+    assert values(target)[identity(1)] == {-1.0, 2.0}
+    assert target.read(identity(1)) == true_record(1)
+
+
+def test_an_ok_record_that_was_merged_in_outlives_a_writer_that_died(tmp_path, monkeypatch):
+    """The failed record lies in its place, and nobody looks again but the compaction."""
+    monkeypatch.chdir(tmp_path)
+    target = Store("new", "demo")
+    merging.merge(other_store("s", range(4)), target)
+    target.put(identity(1), text_of(true_record(1, "error", 2.0)), replace=True)
+    target.compact()
+    assert values(target)[identity(1)] == {-2.0, 1.0}
+
+
+def test_a_better_record_that_comes_as_another_is_merged_in_stays(store, monkeypatch):
+    store.write(true_record(20, "error", 3.0))
+    source = other_store("s", range(20, 21), "not_converged", 4.0)
+    real = store_module.take
+
+    def take(*arguments):
+        monkeypatch.setattr(store_module, "take", real)
+        Store("results", "demo").write(true_record(20, "ok", 5.0))
+        return real(*arguments)
+
+    monkeypatch.setattr(store_module, "take", take)
+    merging.merge(source, store)
+    assert values(store)[identity(20)] == {-5.0, 4.0, 3.0}

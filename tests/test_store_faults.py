@@ -70,7 +70,8 @@ def test_a_disk_that_is_full(small_disk, tmp_path, monkeypatch):
         store.compact()
     assert set(store.ids()) == set(written[:-1])
     subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk)], check=True)
-    assert metabench("merge", tmp_path / "spare", "--results", small_disk).code == 0
+    (spare,) = (tmp_path / "spare").iterdir()
+    assert metabench("merge", spare, "--results", small_disk).code == 0
     assert set(store.ids()) == set(written)
     assert store.repeated() == []
 

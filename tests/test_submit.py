@@ -1,7 +1,9 @@
 """From missing cells to jobs: what is sent, what is declined, and the verbs around it. No Slurm is needed."""
 
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,17 +11,19 @@ import submitit
 
 from bench import spec
 from bench.cells import expand
+from bench.cli import jobs
 from bench.errors import UsageError
+from bench.launch import some
 from bench.plugin import Resources
 from bench.record import Store, timestamp, unmeasured
-from slurm import claims
+from slurm import claims, queue
 from slurm.claims import survey
-from slurm.pack import Packing
+from slurm.pack import Item, Packing, pack
 from slurm.profile import Profile
-from slurm.submission import submissions
+from slurm.submission import Planned, new, submissions
 from slurm.submit import packing, parameters, plan, scripts, send
 from tests.command_line import TINY, metabench
-from tests.fake_slurm import FakeQueue, install_clients, submitted
+from tests.fake_slurm import TERMS, FakeQueue, install_clients, submitted
 from tests.toy_cells import cell as toy
 from tests.toy_cells import register_toys
 
@@ -124,13 +128,13 @@ def test_what_sbatch_is_asked_for(tiny, store):
     expected = {
         "partition": "p", "account": "a", "qos": "q", "constraint": "c", "time": "30", "cpus-per-task": "6",
         "array": "0-1%2", "signal": "USR2@45", "exclude": "n7", "reservation": "r", "no-requeue": "",
-        "mem": "2560M", "nodes": "1", "job-name": "metabench-tiny", "open-mode": "append",
+        "mem": "2560M", "nodes": "1", "job-name": "tiny-SUBMISSION", "export": "ALL", "open-mode": "append",
     }  # fmt: skip
     assert expected.items() <= options.items()
     assert not {"requeue", "error", "wckey", "gpus-per-node"} & set(options)
     assert script.index("module load x") < script.index("export A='b c'") < script.index("srun")
     assert "--cpus-per-task=6" in script.split("srun")[1]
-    assert parameters(made, made.packs[0], 3)["array_parallelism"] == 3
+    assert parameters(made, made.packs[0], "name", 3)["array_parallelism"] == 3
     assert len(scripts(made, store, 1)) == 2  # arrays of one are plain jobs
     assert "--array" not in scripts(made, store, 1)[0]
 
@@ -192,11 +196,140 @@ def test_a_refusal_of_sbatch_is_one_error(tiny, store, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
     done = metabench("submit", "tiny.toml", "--profile", "cpu")
     assert done.code == 2
-    assert "sbatch refuses a job of profile cpu" in done.err
-    assert not (store.folder / "jobs" / "submitting").exists()
+    told = (
+        "sbatch refuses a job of profile cpu: invalid partition specified: cpu; Batch job submission failed"
+    )
+    assert told in done.err
+    assert "`sinfo` lists" in done.err
+    assert done.err.count("invalid partition") == 1
+    assert list((store.folder / "jobs").iterdir()) == []
+
+
+def test_a_dry_run_where_slurm_answers_looks_at_the_partition(tiny, monkeypatch):
+    install_clients(Path("bin"))
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
+    Path("mine.toml").write_text('partition = "hihg"\nminutes = 9\nmemory_gb = 1\nmost_memory_gb = 4\n')
+    done = metabench("submit", "tiny.toml", "--profile", "mine.toml", "--dry-run")
+    assert done.code == 0, done.err
+    assert "profile mine: unknown partition 'hihg'; did you mean 'high'?" in done.err
+    assert "partition" not in metabench("submit", "tiny.toml", "--profile", "test", "--dry-run").err
+
+
+def test_what_sbatch_is_asked_for_is_not_changed_by_the_environment(tiny, store, monkeypatch):
+    """Variables of sbatch's own, and those that a shell within a job has."""
+    install_clients(Path("bin"))
+    seen = Path("seen").absolute()
+    (Path("bin") / "sbatch").write_text(f"#!/bin/sh\nenv > {seen}\necho Submitted batch job 5\n")
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
+    given = {
+        "SLURM_MEM_PER_CPU": "100",
+        "SLURM_ARRAY_JOB_ID": "9",
+        "SBATCH_EXPORT": "NONE",
+        "SRUN_DEBUG": "3",
+    }
+    kept = {"SLURM_CONF": "/etc/one", "SLURM_CLUSTERS": "one", "OWN": "variable"}
+    for name, value in (given | kept).items():
+        monkeypatch.setenv(name, value)
+    done = metabench("submit", "tiny.toml", "--profile", "cpu")
+    assert done.code == 0, done.err
+    environment = dict(line.split("=", 1) for line in seen.read_text().splitlines() if "=" in line)
+    assert not set(given) & set(environment)
+    assert kept.items() <= environment.items()
+    assert {name: os.environ[name] for name in given} == given  # ours is as it was
     (submission,) = submissions(store.folder)
-    assert submission.jobs() == {}
-    assert survey(store.folder, FakeQueue()).held == []
+    assert submission.job_name == f"tiny-{submission.folder.name}"
+    assert f"#SBATCH --job-name={submission.job_name}\n" in next(submission.logs.glob("*.sh")).read_text()
+    assert submission.jobs() == {0: "5"}
+    assert [path.stem for path in submission.claims.iterdir()] == ["5"]
+
+
+def test_the_packs_of_an_array_are_noted_before_sbatch_takes_it(tiny, store):
+    """Whatever happens then, what its jobs have can be told from their name."""
+
+    class Dying(Local):
+        def map_array(self, *arguments) -> list:
+            raise KeyboardInterrupt
+
+    made = plan(tiny, expand(tiny), store, CPU, Packing(cells=3))
+    with pytest.raises(KeyboardInterrupt):
+        send(made, store, executor=Dying, most_tasks=lambda: 1000)
+    (submission,) = submissions(store.folder)
+    assert submission.packs_of(["8_0", "8_1"]) == {"8_0": 0, "8_1": 1}
+    of = survey(store.folder, FakeQueue({"8_0": "PENDING", "8_1": "PENDING"}))
+    assert of.taken() == {cell.id for cell in expand(tiny)}
+
+
+def test_nothing_is_sent_once_another_submit_has_the_lock(tiny, store):
+    def taken_over() -> None:
+        raise UsageError("taken over")
+
+    made = plan(tiny, expand(tiny), store, CPU, Packing(cells=3))
+    with pytest.raises(UsageError, match="taken over"):
+        send(made, store, executor=Local, most_tasks=lambda: 1, check=taken_over)
+    assert submissions(store.folder)[0].jobs() == {}
+
+
+@pytest.mark.parametrize("name", ["res %j", "100%", "back\\slash", "new\nline"])
+def test_a_folder_that_sbatch_would_misread_is_refused(tiny, name):
+    for options in ([], ["--dry-run"]):
+        done = metabench("submit", "tiny.toml", "--profile", "cpu", "--results", name, *options)
+        assert (done.code, "sbatch takes for something else" in done.err) == (2, True), done.err
+    assert not Path(name).exists()
+
+
+def test_where_slurm_falls_silent_nothing_is_sent_or_cancelled(tiny, store, monkeypatch):
+    """A job that waits gives no sign of life but in squeue; an id of a claim may be somebody else's now."""
+    install_clients(Path("bin"))
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
+    claims.lay(submitted(store, expand(tiny)), {0: "5"})
+    answers = iter([None, "no answer", None, "no answer"])
+    monkeypatch.setattr("slurm.queue.missing", lambda: next(answers))
+    for verb in (["submit", "tiny.toml", "--profile", "cpu"], ["cancel", "tiny.toml"]):
+        done = metabench(*verb)
+        assert (done.code, "no answer" in done.err) == (2, True), done.err
+    assert not (Path("bin") / "log").exists()
+
+
+def test_jobs_of_others_are_not_cancelled(tiny, store, monkeypatch):
+    """The cluster was set up anew, and has given our job's id to somebody else."""
+    install_clients(Path("bin"))
+    squeue = Path("bin") / "squeue"
+    squeue.write_text(squeue.read_text().replace('"$name"', '"of-somebody-else"'))
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
+    claims.lay(submitted(store, expand(tiny)), {0: "5"})
+    done = metabench("cancel", "tiny.toml")
+    assert (done.code, done.out.strip()) == (0, "tiny has no jobs to cancel")
+    assert "scancel" not in (Path("bin") / "log").read_text()
+
+
+def test_a_job_that_failed_early_is_told_with_its_log(tiny, store, monkeypatch):
+    install_clients(Path("bin"), state="FAILED")
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
+    submission = submitted(store, expand(tiny))
+    submission.add_jobs({0: "5"})
+    claims.lay(submission, {0: "5"})
+    submission.log("5").write_text("\n".join(f"line {i}" for i in range(50)) + "\nmodule: not found\n")
+    for _ in range(2):
+        shown = metabench("status", "tiny.toml")
+        assert "1 job has ended and left 4 cells undone: FAILED\n" in shown.out
+        assert f"job 5, which wrote {submission.log('5').relative_to(Path.cwd())}" in shown.out
+    (ended,) = metabench("status", "tiny.toml", "--json").json()["jobs"]["ended"]
+    assert (ended["job"], len(ended["cells"])) == ("5", 4)
+    told = metabench("logs", expand(tiny)[0].id)
+    assert told.code == 1
+    assert told.out.splitlines()[-1].split() == ["51", "module:", "not", "found"]
+    assert len(told.out.splitlines()) == 21
+    assert "FAILED" in metabench("submit", "tiny.toml", "--profile", "cpu").err
+
+
+def test_a_damaged_submission_does_not_hide_the_logs_of_others(tiny, store):
+    cells = expand(tiny)
+    damaged, sound = submitted(store, cells), submitted(store, cells)
+    sound.add_jobs({0: "5"})
+    (damaged.folder / "submission.json").write_text('{"study": "ti')
+    told = metabench("logs", cells[0].id)
+    assert f"cannot read {damaged.folder.relative_to(Path.cwd())}/submission.json: it is damaged" in told.err
+    assert "job 5" in told.out
 
 
 def test_dry_run_needs_no_slurm_and_writes_nothing(tiny, store):
@@ -247,9 +380,105 @@ def test_nothing_to_submit_is_said_and_no_error(tiny, store, monkeypatch):
     shown = metabench("status", "tiny.toml")
     assert "jobs: 1 running; 2 of their cells are still to do" in shown.out
     assert "--watch" in shown.out
+    assert re.search(r"^about .* left, as predicted$", shown.out, re.MULTILINE)
+    write(store, cells[2], "ok")
     done = metabench("cancel", "tiny.toml")
-    assert (done.code, done.out.strip()) == (0, "cancelled 1 job with 2 cells; finished ones are kept")
+    cancelled = "cancelled 1 job with 1 unfinished cell; finished ones are kept"
+    following = "next: metabench submit tiny.toml --profile test"
+    assert (done.code, done.out.splitlines()) == (0, [cancelled, following])
     assert "scancel 5" in (Path("bin") / "log").read_text()
+    assert not (submission.claims / "5.json").exists()
+    shutil.rmtree("bin")
+    install_clients(Path("bin"), "CANCELLED")
+    assert following in metabench("status", "tiny.toml").out
+
+
+def write(store: Store, cell, status: str) -> None:
+    reason = {"message": "", "type": None, "traceback": None}
+    store.write(unmeasured(store.study, cell.id, cell.description, status, reason, 1.0), replace=True)
+
+
+def test_the_exit_code_of_status_while_jobs_wait(tiny, store, monkeypatch):
+    """1 is "not all is done", 3 is "and nothing will be"."""
+    install_clients(Path("bin"), "PENDING")
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:/usr/bin:/bin")
+    assert metabench("status", "tiny.toml").code == 3
+    submission = submitted(store, expand(tiny))
+    claims.lay(submission, {0: "5"})
+    assert metabench("status", "tiny.toml").code == metabench("status", "tiny.toml", "--json").code == 1
+    (submission.claims / "5.json").unlink()
+    assert metabench("status", "tiny.toml").code == 1  # its name tells whose it is
+    shutil.rmtree("bin")
+    install_clients(Path("bin"), "CANCELLED")
+    assert metabench("status", "tiny.toml").code == 3
+
+
+def test_what_is_unfinished_of_cells_that_were_sent_again(tiny, store):
+    """A failure of before the submission is still to be done, one of after it is done."""
+    cells = expand(tiny)
+    for cell, status in zip(cells, ("error", "error", "ok", "killed"), strict=True):
+        write(store, cell, status)
+    submission = new(store.folder)
+    started = {cell.id: store.read(cell.id)["started"] for cell in cells}
+    sent = [Planned(cells[0], started[cells[0].id]), Planned(cells[1], "earlier"), *map(Planned, cells[2:])]
+    submission.write(TERMS, sent, pack([Item(cell.id, 1.0) for cell in cells], Packing(cells=4)))
+    claims.lay(submission, {0: "5"})
+    held = survey(store.folder, FakeQueue({"5": "RUNNING"})).alive()
+    assert claims.unfinished(held, store, store.ids()) == {cells[0].id, cells[3].id}
+
+
+def test_one_of_every_kind_is_sent_first(tiny, store):
+    cells = expand(tiny)  # two kinds of two seeds
+    steps = {cell.id: cell.description["method"]["inner"]["steps"] for cell in cells}
+    for limit, kinds in ((1, [1]), (2, [1, 2]), (3, [1, 1, 2]), (9, [1, 1, 2, 2])):
+        made = planned(tiny, store, limit=limit)
+        assert sorted(steps[cell] for cell in ids(made)) == kinds
+        assert [one.cell for one in made.planned] == some(cells, limit)
+    done = metabench("submit", "tiny.toml", "--profile", "cpu", "--limit", 2, "--dry-run")
+    assert "2 cells to send" in done.out
+    assert "of work in 2 cells: 2 by declared oracle calls" in done.out
+
+
+def test_logs_call_a_cell_as_plan_does(tiny, store, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    listed = metabench("plan", "tiny.toml", "--cells").out
+    sent = []
+    monkeypatch.setattr(
+        jobs, "send", lambda made, *_, **__: sent.append(made) or (new(store.folder), [["5_0", "5_1"]])
+    )
+    monkeypatch.setattr(queue, "missing", lambda: None)
+    said = metabench("submit", "tiny.toml", "--profile", "cpu").out
+    assert "submitted 2 jobs: job array 5 with 2 tasks" in said
+    (made,) = sent
+    assert made.profile.source == "cpu"
+    for one in made.planned:
+        assert re.search(rf"^ *{one.cell.id} .* {re.escape(one.name)}$", listed, re.MULTILINE)
+    assert len({one.name for one in made.planned}) == 4
+    submission = new(store.folder)
+    submission.write(TERMS, made.planned, made.packs)
+    assert {one.cell.id: one.name for one in submission.cells(0)} == {
+        one.cell.id: one.name for one in made.planned
+    }
+
+
+def test_logs_of_a_cell_that_another_cluster_has_run(tiny, store):
+    write(store, expand(tiny)[0], "ok")
+    said = metabench("logs", expand(tiny)[0].id)
+    assert said.code == 2
+    assert "logs stay in the folder of results of the cluster that ran it" in said.err
+
+
+def test_status_of_all_studies(tiny, store):
+    assert metabench("status").code == 3
+    write(store, expand(tiny)[0], "ok")
+    Path("results/tiny/tiny.toml").write_text(TINY)
+    write(Store("results", "gone"), expand(tiny)[0], "ok")
+    done = metabench("status")
+    assert done.code == 1
+    assert re.search(r"^ *tiny +4 cells +1 ok, 3 missing$", done.out, re.MULTILINE)
+    assert re.search(r"^ *gone +0 cells +none; 1 record belongs to no cell", done.out, re.MULTILINE)
+    assert [one["count"] for one in metabench("status", "--json").json()] == [0, 4]
+    assert metabench("status", "--watch").code == 2
 
 
 def test_status_by_claims_where_slurm_is_silent(tiny, store):
@@ -277,6 +506,7 @@ def test_watch_ends_with_the_jobs(tiny, store, monkeypatch):
     shown = metabench("status", "tiny.toml", "--watch")
     assert naps == [watch.WATCH_S]
     assert shown.out.count("tiny: 4 cells") == 2
+    assert "--watch" not in shown.out  # it is what runs
     assert shown.code == 3
 
 

@@ -111,7 +111,8 @@ def toy_runner(cell: Cell, study: str) -> dict:
 
 
 def toy_record(cell: Cell, study: str) -> dict:
-    accuracy = {"meta_grad_norm": [1.0 / (1 + cell.description["seed"])]}
+    norm = [1.0 / (1 + cell.description["seed"])]
+    accuracy = {"adapted": {}, "stats": {}, "converged": [True], "meta_grad_norm": norm, "references": {}}
     return {
         "schema": SCHEMA,
         "id": cell.id,
@@ -120,6 +121,8 @@ def toy_record(cell: Cell, study: str) -> dict:
         "status": "ok",
         "reason": None,
         "accuracy": accuracy,
+        "started": "2026-01-01T00:00:00.000Z",
+        "seconds": 0.0,
     }
 
 

@@ -13,6 +13,7 @@ from bench.cells import cell_id
 from bench.record import SCHEMA
 
 CELL = {"problem": {"name": "sinusoid"}, "method": {"name": "fomaml"}, "seed": 0}
+ACCURACY = {"adapted": {}, "stats": {}, "converged": [True], "meta_grad_norm": [1.0], "references": {}}
 
 
 def a_record(cell_id: str = "a" * 16, status: str = "ok", value: float = 1.0) -> dict[str, Any]:
@@ -24,7 +25,9 @@ def a_record(cell_id: str = "a" * 16, status: str = "ok", value: float = 1.0) ->
         "cell": CELL,
         "status": status,
         "reason": None,
-        "accuracy": {"x": [value]},
+        "accuracy": ACCURACY | {"x": [value]},
+        "started": "2026-01-01T00:00:00.000Z",
+        "seconds": 1.0,
     }
 
 

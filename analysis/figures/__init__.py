@@ -1,9 +1,10 @@
 """Figures: one module per question, found by name; here are saving, captions and what they share.
 
-A figure module has ``SHOWS`` (what is plotted, in words) and ``draw(frame) -> list[Figure]``, where ``frame``
-is `analysis.table.frame`'s; and, where its caption takes more from the records than every caption does,
+A figure module has ``draw(frame) -> list[Figure]``, where ``frame`` is `analysis.table.frame`'s, and
+``shows(frame, drawn) -> str``: what is plotted, in words, where ``drawn`` are the elements that the figures
+have (`panels.elements`). Where its caption takes more from the records than every caption does, it also has
 ``words(frame) -> dict[str, str]``, heading -> text. A study is drawn by the module that it names as
-``figure``, else by the one of its own name, else by `overview`.
+``figure`` (`bench.spec.FIGURES` lists them), else by the one of its own name, else by `overview`.
 """
 
 import importlib
@@ -18,7 +19,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import captions, style
+from analysis import captions, panels, style
 from bench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def draw(spec: "Spec", frame: pd.DataFrame) -> dict[str, Drawing]:
     with mpl.rc_context(style.RC):
         figures = found.draw(frame)
     more = found.words(frame) if hasattr(found, "words") else {}
-    words = captions.caption(spec.question, found.SHOWS, frame, more)
+    drawn = panels.elements(figures)
+    words = captions.caption(spec.question, found.shows(frame, drawn), frame, more, drawn)
     names = [spec.name if i == 0 else f"{spec.name}-{i + 1}" for i in range(len(figures))]
     return {name: Drawing(figure, words) for name, figure in zip(names, figures, strict=True)}
 

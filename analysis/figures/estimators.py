@@ -1,6 +1,6 @@
 """Error against time and against memory of many methods at once: numbered points and their Pareto front."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import grid, panels, scales, stats, style, table
-from analysis.metrics import ERRORS, RELATIVE, TENSOR_BYTES, Metric
+from analysis.metrics import ERRORS, RELATIVE, TENSOR_BYTES, Metric, listed
 
 ROW = 2.35  # inches of height of a row of panels
 HANDLE = 0.25  # inches of a marker in the legend
@@ -63,15 +63,20 @@ FAMILIES = {  # colours by Okabe and Ito
 }
 
 
-SHOWS = (
-    "Relative error of each method's meta-gradient (rows: to the exact implicit gradient, to exact K-step "
-    "MAML) against its time, as a multiple of first-order MAML's with the inner solver of most methods, and "
-    "against its peak of tensor bytes. One figure for each problem. The number names the method, colour and "
-    "marker its family: "
-    + "; ".join(f"{look.shape}: {look.words}" for look in FAMILIES.values())
-    + ". The grey line is the Pareto front, its methods in bold: nothing is cheaper and as close, "
-    f"where an error counts as smaller if it is less than {TIE:g} times the other."
-)
+def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
+    """In words."""
+    errors, costs = _metrics(frame)
+    there = {family(name) for name in frame["method.name"]}
+    legend = "; ".join(f"{look.shape}: {look.words}" for key, look in FAMILIES.items() if key in there)
+    front = (
+        " The grey line is the Pareto front, its methods in bold: nothing is cheaper and as close, where an "
+        f"error counts as smaller if it is less than {TIE:g} times the other."
+    )
+    return (
+        f"Each method's meta-gradient: {listed(errors)}, against its {listed(costs)}. One figure for each "
+        f"problem. The number names the method, colour and marker its family: {legend}."
+        f"{front if 'front' in drawn else ''}"
+    )
 
 
 def family(name: str) -> str:
@@ -85,11 +90,15 @@ def draw(frame: pd.DataFrame) -> list[Figure]:
     families = {m: family(n) for m, n in zip(frame["method"], frame["method.name"], strict=True)}
     order = sorted(style.ordered(families), key=lambda name: list(FAMILIES).index(families[name]))
     numbers = {name: i + 1 for i, name in enumerate(order)}
-    errors = grid.measured(frame, [ERRORS["implicit"], ERRORS["maml"]]) or [ERRORS["implicit"]]
-    costs = grid.measured(frame, [RELATIVE, TENSOR_BYTES]) or [RELATIVE]
+    errors, costs = _metrics(frame)
     return [
         _figure(frame, problem, errors, costs, numbers, families) for problem in frame["problem"].unique()
     ]
+
+
+def _metrics(frame: pd.DataFrame) -> tuple[list[Metric], list[Metric]]:
+    errors = grid.measured(frame, [ERRORS["implicit"], ERRORS["maml"]]) or [ERRORS["implicit"]]
+    return errors, grid.measured(frame, [RELATIVE, TENSOR_BYTES]) or [RELATIVE]
 
 
 def _figure(
@@ -109,8 +118,9 @@ def _figure(
         for j, cost in enumerate(costs):
             texts.append((axes[i, j], _cloud(axes[i, j], here, error, cost, numbers, families)))
             axes[i, j].set_xlabel(cost.title.replace("\n", " "))
-            if text := grid.remark(here, error) or grid.remark(here, cost):
-                panels.note(axes[i, j], text, empty=not texts[-1][1])
+            empty = not texts[-1][1]
+            if text := grid.remark_on_both(here, error, cost, empty):
+                panels.note(axes[i, j], text, empty)
         axes[i, 0].set_ylabel(error.title)
     figure.suptitle(problem, fontsize=8)
     _legend(figure, shown, entries, families)
@@ -144,7 +154,8 @@ def _cloud(
         return []
     px, py = across.place(points["median.x"]), up.place(points["median.y"])
     best = front(px, py)
-    axes.step(px[best], py[best], where="post", color="#aaaaaa", linewidth=1.0, zorder=1)
+    (line,) = axes.step(px[best], py[best], where="post", color="#aaaaaa", linewidth=1.0, zorder=1)
+    panels.mark(line, "front")
     labels = []
     for k, (name, at_x, at_y) in enumerate(zip(points["method"], px, py, strict=True)):
         look, row = FAMILIES[families[name]], points.iloc[k]

@@ -1,5 +1,7 @@
 """Which method is closest to exact MAML, and at what time and memory; for any study."""
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -7,34 +9,63 @@ from matplotlib.figure import Figure
 
 from analysis import dots, grid, panels, scales, stats, style, table
 from analysis.figures import estimators
-from analysis.metrics import CALLS, CONTROL, COSTS, ERRORS, RATIO, SECONDS, TENSOR_BYTES, Metric
+from analysis.metrics import CALLS, CONTROL, COSTS, ERRORS, RATIO, SECONDS, TENSOR_BYTES, Metric, listed
 from analysis.style import Style
 
-SHOWS = (
-    "Relative error of each method's meta-gradient (to exact K-step MAML where that reference exists, else "
-    "to the exact implicit gradient) against its time and its peak of tensor bytes, as far as they were "
-    "measured; one row of panels per problem. Joined points are numbers of inner steps, larger markers for "
-    "more. The grey band is the A/A control: FOMAML's time against itself. Many methods are numbered and "
-    "coloured by family."
-)
 ROW = 1.9  # inches of height of a row of panels
 MANY = 10  # from here on methods are numbered: more markers and colours cannot be told apart
 
 
+def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
+    """In words; see `draw`."""
+    errors, costs = _measured(frame)
+    if errors and costs and _many(frame):
+        return estimators.shows(frame, drawn)
+    if not errors or not costs:
+        alone = errors or costs or [ERRORS["maml"]]
+        return (grid if _swept(frame) else dots).shows(frame, alone)
+    error_of = [_error(group, errors) for _, group in frame.groupby("problem", sort=False)]
+    text = listed([e for e in errors if e in error_of])
+    if len(set(error_of)) > 1:
+        text = f"{listed([errors[0]])}, where that reference does not exist {listed([errors[1]])}"
+    text = f"Each method's meta-gradient: {text}, against its {listed(costs)}"
+    text += "; one row of panels for each problem." if len(error_of) > 1 else "."
+    if _swept(frame):
+        text += " Joined points are numbers of inner steps, larger markers for more."
+    if "control" in drawn:
+        text += " The grey band is the A/A control: FOMAML's time against itself."
+    return text
+
+
 def draw(frame: pd.DataFrame) -> list[Figure]:
     """Error against costs; where only one side was measured, that side per method (or over inner steps)."""
-    errors = grid.measured(frame, [ERRORS["maml"], ERRORS["implicit"]])
-    costs = grid.measured(frame, [RATIO if frame[RATIO.column].notna().any() else SECONDS, TENSOR_BYTES])
-    if not costs and errors:
-        costs = grid.measured(frame, [CALLS])
-    if errors and costs and frame["method"].nunique() > MANY and frame[table.STEPS].nunique() <= 1:
+    errors, costs = _measured(frame)
+    if errors and costs and _many(frame):
         return estimators.draw(frame)
     if errors and costs:
         return _scatter(table.with_axes(frame), errors, costs)
-    alone = errors or grid.measured(frame, COSTS) or [ERRORS["maml"]]
-    if frame[table.STEPS].nunique() > 1:
+    alone = errors or costs or [ERRORS["maml"]]
+    if _swept(frame):
         return grid.over_steps(frame, alone)
     return dots.per_method(table.with_axes(frame), alone)
+
+
+def _measured(frame: pd.DataFrame) -> tuple[list[Metric], list[Metric]]:
+    """The errors and the costs that there are; a cost without a single value has no panel next to another."""
+    errors = grid.measured(frame, [ERRORS["maml"], ERRORS["implicit"]])
+    if not errors:
+        return [], grid.measured(frame, COSTS)
+    wanted = [RATIO if frame[RATIO.column].notna().any() else SECONDS, TENSOR_BYTES]
+    costs = [cost for cost in wanted if frame[cost.column].notna().any()]
+    return errors, costs or grid.measured(frame, [CALLS]) or grid.measured(frame, wanted)
+
+
+def _many(frame: pd.DataFrame) -> bool:
+    return frame["method"].nunique() > MANY and not _swept(frame)
+
+
+def _swept(frame: pd.DataFrame) -> bool:
+    return frame[table.STEPS].nunique() > 1
 
 
 def _scatter(frame: pd.DataFrame, errors: list[Metric], costs: list[Metric]) -> list[Figure]:
@@ -58,7 +89,7 @@ def _scatter(frame: pd.DataFrame, errors: list[Metric], costs: list[Metric]) -> 
                 axes[i, j].set_xlabel(cost.title.replace("\n", " "))
             axes[i, 0].set_ylabel(error.title)
             panels.title(axes[i, 0], problem, 40, loc="left")
-        panels.legend(figure, looks, failed, lines=frame[table.STEPS].nunique() > 1)
+        panels.legend(figure, looks, failed, lines=_swept(frame))
         figures.append(figure)
     return figures
 
@@ -90,8 +121,8 @@ def _cloud(axes: Axes, frame: pd.DataFrame, error: Metric, cost: Metric, looks: 
         for one_x, one_y, s in zip(px, py, size if len(many) > 1 else np.full(len(px), 4.4), strict=True):
             axes.plot([one_x], [one_y], **look.options(linestyle="None", markersize=s), clip_on=False)
     panels.failure_row(axes, table.failures(frame, ["method"]), looks, ROW - 0.45)
-    if text := grid.remark(frame, error) or grid.remark(frame, cost):
-        panels.note(axes, text, empty=points.empty)
+    if text := grid.remark_on_both(frame, error, cost, points.empty):
+        panels.note(axes, text, points.empty)
 
 
 def _control(axes: Axes, frame: pd.DataFrame) -> None:
@@ -99,4 +130,5 @@ def _control(axes: Axes, frame: pd.DataFrame) -> None:
     axes.axvline(1, color="#888888", linewidth=0.6, zorder=0.6)
     if len(control):
         low, high = stats.spread(control)
-        axes.axvspan(low, high, color="#888888", alpha=0.25, linewidth=0, zorder=0.5)
+        band = axes.axvspan(low, high, color="#888888", alpha=0.25, linewidth=0, zorder=0.5)
+        panels.mark(band, "control")

@@ -1,25 +1,20 @@
 """Libraries side by side: time as a multiple of jitted JAX's, memory and error, a lane for each library."""
 
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import grid, panels, peers, scales, stats, table
-from analysis.metrics import ERRORS, RELATIVE, RESIDENT, Metric
+from analysis import grid, labels, panels, peers, scales, stats, table
+from analysis.metrics import ERRORS, RATIO, RELATIVE, RESIDENT, Metric, listed
 from analysis.style import Style
 
-SHOWS = (
-    "Each library's meta-gradient, rows by what is computed, in each row a lane per library: time as a "
-    "multiple of jitted JAX's (the vertical line), growth of the resident peak of a fresh process, and "
-    "relative error to exact K-step MAML, which FOMAML and iMAML approximate. Times of two libraries are "
-    "compared over first-order MAML in eager mode, next to which each is timed; an interval is the method's "
-    "own, JAX's is at the line. One figure for each problem."
-)
 LANE = 0.105  # inches of height
 LOOKS = {  # colours by Okabe and Ito; no two libraries share a marker
     "metabench, compiled": Style("#0072B2", "D"),
+    "metabench, compiled (ran eager)": Style("#0072B2", "h", filled=False, half=True),
     "metabench, eager": Style("#56B4E9", "o", filled=False),
     "JAX": Style("#000000", "s"),
     "jaxopt": Style("#777777", "P"),
@@ -32,11 +27,40 @@ LOOKS = {  # colours by Okabe and Ito; no two libraries share a marker
 }
 
 
-def draw(frame: pd.DataFrame) -> list[Figure]:
-    """One figure for each problem."""
+def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
+    """In words."""
+    found, metrics = _measured(frame)
+    text = (
+        "Each library's meta-gradient, rows by what is computed, in each row a lane for each library: "
+        f"{listed(metrics)}."
+    )
+    approximate = [labels.pretty(name) for name in ("fomaml", "imaml") if _has(found, name)]
+    if ERRORS["maml"] in metrics and approximate:
+        verb = "approximates" if len(approximate) == 1 else "approximate"
+        text += f" {' and '.join(approximate)} {verb} exact MAML."
+    if "jax" in drawn:
+        text += (
+            " The vertical line is JAX. Times of two libraries are compared over first-order MAML in eager "
+            "mode, next to which each is timed; an interval is the method's own, JAX's is at the line."
+        )
+        alone = found[RATIO.column].notna() & found[peers.TO_JAX.column].isna()
+        text += " What JAX does not compute has no such time." if alone.any() else ""
+    return text + (" One figure for each problem." if found["problem"].nunique() > 1 else "")
+
+
+def _has(found: pd.DataFrame, family: str) -> bool:
+    return bool((found["method.name"].str.partition("-")[0] == family).any())
+
+
+def _measured(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[Metric]]:
     found = peers.rows(frame)
     time = peers.TO_JAX if found[peers.TO_JAX.column].notna().any() else RELATIVE
-    metrics = grid.measured(found, [time, RESIDENT, ERRORS["maml"]]) or [time]
+    return found, grid.measured(found, [time, RESIDENT, ERRORS["maml"]]) or [time]
+
+
+def draw(frame: pd.DataFrame) -> list[Figure]:
+    """One figure for each problem."""
+    found, metrics = _measured(frame)
     return [
         _figure(found[found["problem"] == name], str(name), metrics) for name in found["problem"].unique()
     ]
@@ -77,8 +101,8 @@ def _lanes(
     values = points[["median", "low", "high"]].to_numpy(dtype=float).ravel()
     most = 3 if metric.unit == "bytes" else 4  # ticks, whose labels stand side by side
     scale = scales.log_axis(axes, "x", values[values == values], metric.unit, metric.zero, most)
-    if metric is peers.TO_JAX:
-        axes.axvline(1, color="black", linewidth=0.8, zorder=0.6)
+    if metric is peers.TO_JAX and len(points):
+        axes.axvline(1, color="black", linewidth=0.8, zorder=0.6, label="_jax")
     for _, point in points.iterrows():
         look, y = LOOKS[point["library"]], lanes[point["row"], point["library"]]
         middle, low, high = scale.place([point["median"], point["low"], point["high"]])
@@ -91,4 +115,4 @@ def _lanes(
         small: dict[str, Any] = look.options(**panels.SMALL)
         axes.plot([0.985], [y], **small, transform=axes.get_yaxis_transform(), clip_on=False)
     if text := grid.remark(found, metric, letters + 8):
-        panels.note(axes, text, empty=points.empty, which="x")
+        panels.note(axes, text, empty=points.empty)

@@ -1,22 +1,33 @@
 """Time and memory against the size of the problem: a column for each axis, a line for each method."""
 
 import math
+from collections.abc import Collection
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import grid, panels, scales, scaling, style, table
+from analysis.metrics import Metric, listed
 from analysis.scaling import Axis
 
-SHOWS = (
-    "Time of one meta-gradient of all tasks, and growth of the resident peak of a fresh process, against "
-    "inner steps, tasks, parameters and iterations of CG: a column each, in which all else stays at one "
-    "point. A time is the median ratio to the eager first-order MAML that is timed beside each method, with "
-    "the same K and tasks, times the median of that reference over all methods: so the machine's changing "
-    "speed drops out. Both axes are logarithmic, so a power law is a straight line; the exponents are given "
-    "below."
-)
+
+def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
+    """In words."""
+    found, swept, metrics = _measured(frame)
+    against = [axis.title for axis in swept]
+    text = f"Of each method: {listed(metrics)}, against {', '.join(against)}"
+    text += ": a column each, in which all else stays at one point." if len(against) > 1 else "."
+    if scaling.STEADY in metrics:
+        text += (
+            " A time is the median ratio to the eager first-order MAML that is timed beside each method, "
+            "with the same K and tasks, times the median of that reference over all methods: so the "
+            "machine's changing speed drops out."
+        )
+    shown = pd.concat(swept.values())["id"].nunique()
+    if shown < len(found):
+        text += f" {len(found) - shown} of {len(found)} cells lie off these axes and are not shown."
+    return f"{text} A power law is a straight line."
 
 
 def words(frame: pd.DataFrame) -> dict[str, str]:
@@ -24,14 +35,20 @@ def words(frame: pd.DataFrame) -> dict[str, str]:
     return {"Exponents": scaling.described(frame)}
 
 
-def draw(frame: pd.DataFrame) -> list[Figure]:
-    """One figure."""
+def _measured(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Axis, pd.DataFrame], list[Metric]]:
+    """`scaling.rows`, the axes with their cells, and the costs that were measured."""
     found = scaling.rows(frame)
     swept = scaling.axes(found) or {scaling.AXES[0]: found}
-    metrics = grid.measured(found, scaling.COSTS) or [scaling.COSTS[0]]
-    looks = style.styles(found["line"])
-    failed = bool((found["status"] != "ok").any())
-    height = panels.ROW + panels.strip_height(found)
+    return found, swept, grid.measured(found, scaling.COSTS) or [scaling.COSTS[0]]
+
+
+def draw(frame: pd.DataFrame) -> list[Figure]:
+    """One figure."""
+    _, swept, metrics = _measured(frame)
+    shown = pd.concat(swept.values()).drop_duplicates("id")
+    looks = style.styles(shown["line"])
+    failed = bool((shown["status"] != "ok").any())
+    height = panels.ROW + panels.strip_height(shown)
     figure, axes = panels.canvas(
         len(metrics), len(swept), [*looks, *([panels.FAILED] if failed else [])], height
     )

@@ -5,13 +5,20 @@ What a verb does lies in a module of its own and is imported only when called, s
 
 import os
 import sys
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from bench.cli import cluster, speed, storage
-from bench.cli.options import RESULTS, AllRecords, Json, Results, Studies, Study, examples
+from bench.cli import cluster, outputs, speed, storage
+from bench.cli.options import (
+    RESULTS,
+    Json,
+    Limit,
+    Results,
+    RetryFailed,
+    Study,
+    examples,
+)
 from bench.errors import UsageError
 
 USAGE = 2
@@ -32,6 +39,7 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Data sets: download them, or say where a copy must lie.", no_args_is_help=True)
 app.add_typer(data, name="data")
+app.add_typer(outputs.app)
 app.add_typer(speed.app)
 app.add_typer(cluster.app)
 app.add_typer(storage.app)
@@ -99,9 +107,7 @@ def plan(
 
 
 @app.command(
-    epilog=examples(
-        "run demo", "run my/study.toml -j 8 --retry-failed", "run demo --cell 3f2a --force --jobs 0"
-    )
+    epilog=examples("run demo", "run my/study.toml -j 8 --retry-failed", "run demo --cell 3f2a --force -j 0")
 )
 def run(
     study: Study,
@@ -113,8 +119,9 @@ def run(
     cell: Annotated[
         str | None, typer.Option("--cell", help="Only this cell: the first letters of its id.", metavar="ID")
     ] = None,
+    limit: Limit = None,
     force: Annotated[bool, typer.Option("--force", help="Run again although done.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")] = False,
+    retry_failed: RetryFailed = False,
 ) -> None:
     """Run what is missing of a study. Safe to stop at any time: running again goes on where it stopped.
 
@@ -123,27 +130,35 @@ def run(
     """
     from bench.cli.run import run_study
 
-    raise typer.Exit(run_study(study, jobs, results, cell, force, retry_failed))
+    raise typer.Exit(run_study(study, jobs, results, cell, limit, force, retry_failed))
 
 
 @app.command(
-    epilog=examples("status demo", "status demo --watch", "status demo --results results/reference --json")
+    epilog=examples("status", "status demo --watch", "status demo --results results/reference --json")
 )
 def status(
-    study: Study,
+    study: Annotated[
+        str | None,
+        typer.Argument(help="A study's name or TOML file; without, all under RESULTS.", metavar="[STUDY]"),
+    ] = None,
     results: Results = RESULTS,
     watch: Annotated[bool, typer.Option("--watch", help="Again and again, until no job is left.")] = False,
     json: Json = False,
 ) -> None:
     """Show what is done, failed and missing, the failures by kind, and the jobs where it was submitted.
 
-    Exits with 0 if all is done, 1 if some cells failed or are missing, 3 if nothing was measured.
+    Without STUDY: how many cells of every study are in which state. Exits with 0 if all is done, 1 if some
+    cells failed or are missing, 3 if nothing was measured and no job is left that may.
     """
     from bench.cli import watch as watching
-    from bench.cli.plan import show_status
+    from bench.cli.plan import show_status, show_studies
 
+    if study is None:
+        if watch:
+            raise UsageError("--watch is of one study; name it: metabench status STUDY --watch")
+        raise typer.Exit(show_studies(results, json))
     if watch:
-        raise typer.Exit(watching.watch(lambda: show_status(study, results, json)))
+        raise typer.Exit(watching.watch(lambda: show_status(study, results, json, watched=True)))
     raise typer.Exit(show_status(study, results, json)[0])
 
 
@@ -158,55 +173,6 @@ def show(
     from bench.cli.show import show_record
 
     show_record(cell, results, study, json)
-
-
-@app.command(
-    epilog=examples(
-        "export demo", "export demo --output demo.parquet", "export demo --format json --output -"
-    )
-)
-def export(
-    study: Study,
-    format: Annotated[
-        Literal["csv", "parquet", "json"] | None,
-        typer.Option("--format", help="Default: as the output file ends, else csv."),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output", "-o", help="- for stdout; default RESULTS/STUDY/STUDY.FORMAT.", metavar="FILE"
-        ),
-    ] = None,
-    results: Results = RESULTS,
-    everything: AllRecords = False,
-) -> None:
-    """Write the records: csv and parquet one row per cell and task, json the full records."""
-    from bench.cli.output import export_records
-
-    raise typer.Exit(export_records(study, format, output, results, everything))
-
-
-@app.command(epilog=examples("figures demo", "figures cost_vs_steps --results results/reference"))
-def figures(studies: Studies, results: Results = RESULTS, everything: AllRecords = False) -> None:
-    """Draw the figures of a study from its stored records: PDF, SVG and PNG, with a caption file each."""
-    from bench.cli.output import draw_figures
-
-    raise typer.Exit(draw_figures(studies, results, everything))
-
-
-@app.command(epilog=examples("report demo", "report accuracy_vs_steps cost_vs_steps --output page.html"))
-def report(
-    studies: Studies,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Default: RESULTS/report.html.", metavar="FILE")
-    ] = None,
-    results: Results = RESULTS,
-    everything: AllRecords = False,
-) -> None:
-    """Build one self-contained HTML page on one or several studies from their stored records."""
-    from bench.cli.output import build_report
-
-    raise typer.Exit(build_report(studies, output, results, everything))
 
 
 @app.command(
@@ -228,6 +194,38 @@ def check(
     from bench.cli.check import check_plugins
 
     raise typer.Exit(check_plugins(targets or [], everything, json))
+
+
+@app.command(
+    epilog=examples(
+        "certify maml --problem sinusoid",
+        "certify imaml --problem linear_regression --dtype float16",
+        "certify imaml --problem sinusoid --set method.inner.steps=50",
+    )
+)
+def certify(
+    method: Annotated[str, typer.Argument(help="The method's name.", metavar="METHOD")],
+    problem: Annotated[str, typer.Option("--problem", help="The problem's name.", metavar="NAME")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="A field: method.FIELD=VALUE or problem.FIELD=VALUE.", metavar="KEY=VALUE"
+        ),
+    ] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="What is computed with.")] = "float32",
+    n_tasks: Annotated[int, typer.Option("--tasks", min=1, help="Number of tasks.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Which tasks and parameters.")] = 0,
+    bound: Annotated[float, typer.Option("--bound", help="Radius over norm to reach.")] = 1e-30,
+    json: Json = False,
+) -> None:
+    """Split a method's error into rounding and truncation, both proven: what would infinite precision give?
+
+    The method's own operations run once more in ball arithmetic, where every number carries a bound of its
+    error. Exits with 0 if all tasks were certified, 1 if some, 3 if none was (each with its reason).
+    """
+    from bench.cli.certified import certify_cell
+
+    raise typer.Exit(certify_cell(method, problem, changes or [], dtype, n_tasks, seed, bound, json))
 
 
 @data.command("get", epilog=examples("data get omniglot"))

@@ -6,7 +6,8 @@ from dataclasses import MISSING
 from typing import Any, Literal
 
 from bench import registry, spec
-from bench.cli.text import columns, say, say_json, warn
+from bench.cli.label import short
+from bench.cli.text import columns, say, say_hung, say_json, warn
 from bench.errors import UsageError, unknown
 
 TITLES = {
@@ -37,11 +38,11 @@ def show_catalogue(kind: str | None, json: bool) -> None:
         width = max(map(len, entries), default=0)
         for name, entry in entries.items():
             chance = " [draws random numbers]" if entry.get("stochastic") else ""
-            say(f"  {name.ljust(width)}  {entry['summary']}{chance}".rstrip())
+            say_hung(f"  {name.ljust(width)}  {entry['summary']}{chance}".rstrip(), width + 4)
             if entry.get("unavailable"):
-                say(f"  {''.ljust(width)}  unavailable: {entry['unavailable']}", style="yellow")
-            for line in columns(map(_field_row, entry["fields"].items()), indent=width + 6):
-                say(line, style="dim")
+                say_hung(f"      unavailable: {entry['unavailable']}", 8, style="yellow")
+            for line in columns(map(_field_row, entry["fields"].items()), indent=6):
+                say_hung(line, 10, style="dim")
         say()
     for name, reason in broken.items():
         warn(f"plugin {name} is broken: {reason}")
@@ -121,13 +122,15 @@ def _allowed(hint: Any) -> list[Any] | None:
 
 def _field_row(item: tuple[str, dict[str, Any]]) -> tuple[str, str, str]:
     name, field = item
-    default = "required" if field["required"] else f"= {_short(field['default'])}"
-    allowed = " | ".join(map(str, field["allowed"])) if field["allowed"] else field["type"]
-    return name, default, allowed
+    default = "required" if field["required"] else f"= {short(field['default'])}"
+    return name, default, _alternatives(field)
 
 
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        inside = ", ".join(f"{k}={_short(v)}" for k, v in value.items() if k != "name")
-        return f"{value['name']}({inside})" if inside else value["name"]
-    return "none" if value is None else str(value)
+def _alternatives(field: dict[str, Any]) -> str:
+    """The choices, or the type; "any linear solver" where all of a kind may stand: the list has them."""
+    if not field["allowed"]:
+        return field["type"]
+    kind, _, rest = field["type"].partition(" or ")
+    if len(field["allowed"]) > 1 and kind in TITLES and set(field["allowed"]) == set(registry.names(kind)):
+        return " or ".join(filter(None, (f"any {TITLES[kind].lower().removesuffix('s')}", rest)))
+    return " | ".join(map(str, field["allowed"]))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import RESULTS, Json, Results, Study, examples
+from bench.cli.options import RESULTS, Json, Limit, Results, RetryFailed, Study, examples
 
 app = typer.Typer()
 
@@ -12,8 +12,9 @@ app = typer.Typer()
 @app.command(
     epilog=examples(
         "submit demo --profile cpu --dry-run",
-        "submit my/study.toml --profile my/cluster.toml --minutes-per-job 30 --workers-per-job 4",
-        "submit demo --profile cpu --cells-per-job 20 --array-parallelism 50",
+        "submit demo --profile my/cluster.toml --limit 20",
+        "submit my/study.toml --profile cpu --minutes-per-job 30",
+        "submit demo --profile cpu --workers-per-job 4",
     )
 )
 def submit(
@@ -36,7 +37,8 @@ def submit(
             "--array-parallelism", min=1, help="Jobs of an array at the same time, not the profile's."
         ),
     ] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Send failed cells again.")] = False,
+    limit: Limit = None,
+    retry_failed: RetryFailed = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the packing and the scripts. Needs no Slurm.")
     ] = False,
@@ -60,6 +62,7 @@ def submit(
             minutes=minutes_per_job,
             workers=workers_per_job,
             parallelism=array_parallelism,
+            limit=limit,
             retry=retry_failed,
             dry_run=dry_run,
             json=json,
@@ -83,7 +86,7 @@ def logs(
     raise typer.Exit(show_logs(cell, results, study))
 
 
-@app.command(epilog=examples("cancel demo"))
+@app.command(epilog=examples("cancel demo", "cancel demo --results /shared/results"))
 def cancel(study: Study, results: Results = RESULTS) -> None:
     """Cancel the jobs of a study, running ones too. Finished cells stay; `submit` sends the others again."""
     from bench.cli.jobs import cancel_study

@@ -14,7 +14,7 @@ def show_examination(json: bool) -> int:
     else:
         for title, section in found.items():
             if title != "wrong":
-                say(title, style="bold")
+                say(title.replace("_", " "), style="bold")
                 for line in columns((key.replace("_", " "), _plain(v)) for key, v in section.items()):
                     say(line)
                 say()

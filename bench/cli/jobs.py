@@ -1,23 +1,33 @@
 """`metabench submit`, `logs` and `cancel`: the jobs of a study on a Slurm cluster."""
 
 import re
+from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from bench.cells import expand
-from bench.cli.standing import command
+from bench.cli.foretell import Foretold, work_ahead
+from bench.cli.label import label, varying
+from bench.cli.standing import command, say_strangers
 from bench.cli.study import keep_copy, load
-from bench.cli.text import columns, duration, say, say_json, warn
-from bench.errors import UsageError
-from bench.record import Store, studies
-from slurm import claims, queue
+from bench.cli.text import columns, counting, say, say_json, warn
+from bench.cli.watch import last_profile
+from bench.disk import StoreError
+from bench.errors import UsageError, unknown
+from bench.record import Store, find, studies
+from slurm import claims, ends, queue
+from slurm.claims import Survey
+from slurm.lock import submitting
 from slurm.pack import Needs, Pack
+from slurm.profile import Profile
 from slurm.profile import load as load_profile
 from slurm.submission import submissions
-from slurm.submit import SLURMS_ARRAY_TASKS, Plan, packing, plan, scripts, send
+from slurm.submit import SLURMS_ARRAY_TASKS, Plan, check_folder, packing, plan, scripts, send
 
 SHOWN_PACKS = 20
+SHOWN_LINES = 20
 _LINE = re.compile(r"\S+Z (start|done|given_up|job) (\w+)")
 
 
@@ -30,6 +40,7 @@ def submit_study(
     minutes: float | None,
     workers: int,
     parallelism: int | None,
+    limit: int | None,
     retry: bool,
     dry_run: bool,
     json: bool,
@@ -42,24 +53,29 @@ def submit_study(
     spec, ask = load(study, results), load_profile(profile)
     how = packing(ask, minutes, cells, workers)
     store = Store(results, spec.name)
+    check_folder(store.folder.absolute())
     everything = expand(spec)
+    keys = varying(cell.description for cell in everything)
+
+    def planned(held: set[str]) -> Plan:
+        name = lambda cell: label(cell.description, keys)  # noqa: E731
+        return plan(spec, everything, store, ask, how, retry, held, limit, name)
+
     if dry_run:
-        made = plan(spec, everything, store, ask, how, retry, claims.survey(store.folder).taken())
+        made = planned(claims.survey(store.folder).taken())
         _show(made, store, parallelism, json)
         return _code(made)
     if reason := queue.missing():
         raise UsageError(f"{reason}. `metabench run` needs no Slurm, `metabench submit --dry-run` neither")
-    with claims.submitting(store.folder):
-        standing = claims.survey(store.folder)
-        for record in claims.settle(store, standing):
-            warn(f"{record['id']} {record['status']}: {record['reason']['message']}")
-        made = plan(spec, everything, store, ask, how, retry, standing.taken())
+    with submitting(store.folder) as still_ours:
+        standing = _settled(store)
+        made = planned(standing.taken())
         for record in made.declined:
             store.write(record)
         sent = None
         if made.packs:
             keep_copy(spec, results)
-            sent = send(made, store, parallelism)
+            sent = send(made, store, parallelism, check=still_ours)
     if json:
         jobs = [job for array in sent[1] for job in array] if sent else []
         say_json(_plain(made) | {"jobs": jobs, "folder": str(sent[0].folder) if sent else None})
@@ -68,26 +84,59 @@ def submit_study(
     if sent:
         submission, arrays = sent
         n = sum(map(len, arrays))
-        said = ", ".join(f"{array[0].partition('_')[0]} ({len(array)})" for array in arrays)
-        say(f"submitted {_number(n, 'job')}: {said}", "bold green")
+        say(f"submitted {counting(n, 'job')}: {', '.join(map(_array, arrays))}", "bold green")
         say(f"logs: {submission.logs}")
-        say(f"next: {command('status', study, results)} --watch")
+        say(f"next: {command('status', study, results, '--watch')}")
     return _code(made)
+
+
+def _settled(store: Store) -> Survey:
+    """The claims once what dead jobs have left is noted and told; for who has the lock."""
+    standing = claims.survey(store.folder)
+    if unfit := claims.adopt(standing):
+        queue.cancel(unfit)
+        warn(f"a submit that died has sent jobs without their task; cancelled: {', '.join(unfit)}")
+        standing = claims.survey(store.folder)
+    if standing.silence:
+        raise UsageError(f"{standing.silence}. Nothing is sent: what live jobs have is not known")
+    for record in ends.settle(store, standing):
+        warn(f"{record['id']} {record['status']}: {record['reason']['message']}")
+    for one in standing.alive():
+        if not one.claim.cells:
+            raise UsageError(
+                f"which cells job {one.claim.job} has cannot be read from {one.submission.folder}; wait for "
+                "its end, or `metabench cancel` it, and submit again"
+            )
+    for line in ends.lines(ends.noted(store.folder, store.ids(), standing.taken())):
+        warn(line)
+    return standing
 
 
 def show_logs(prefix: str, results: Path, study: str | None) -> int:
     """Print the lines of the jobs that had a cell, from its start to its end. Returns the exit code."""
     found: dict[tuple[str, str], list[tuple[str, Path]]] = {}
-    for name in [study] if study else _submitted(results):
+    for name in [study] if study else submitted(results):
         for submission in submissions(results / name):
-            jobs = submission.jobs()
-            for number, pack in submission.packs().items():
+            try:
+                jobs, packs = submission.jobs(), submission.packs()
+            except StoreError as error:
+                warn(str(error))
+                continue
+            for number, pack in packs.items():
                 for cell in pack.ids:
                     if cell.startswith(prefix.lower()):
                         job = jobs.get(number)
                         found.setdefault((name, cell), []).extend([(job, submission.log(job))] if job else [])
     if not found:
-        raise UsageError(f"no submitted cell under {results} has an id that begins with '{prefix}'")
+        elsewhere = ""
+        if any(study in (None, name) for name, _ in find(results, prefix.lower())):
+            elsewhere = (
+                "; there is a record of it, which was made by `metabench run` or merged: logs stay in the "
+                "folder of results of the cluster that ran it"
+            )
+        raise UsageError(
+            f"no submitted cell under {results} has an id that begins with '{prefix}'{elsewhere}"
+        )
     if len(found) > 1:
         listed = "\n".join(f"  {cell} of {name}" for name, cell in list(found)[:20])
         raise UsageError(f"{len(found)} cells begin with '{prefix}'; give more of the id:\n{listed}")
@@ -97,7 +146,7 @@ def show_logs(prefix: str, results: Path, study: str | None) -> int:
         lines = list(_between(path, cell))
         shown |= bool(lines)
         say(f"job {job}: {path}" + ("" if lines else " has no line of this cell yet"), "bold")
-        for number, line in lines:
+        for number, line in lines or _tail(path):
             say(f"{number:6d}  {line}")
     return 0 if shown else 1
 
@@ -108,18 +157,27 @@ def cancel_study(study: str, results: Path) -> int:
     if reason := queue.missing():
         raise UsageError(reason)
     store = Store(results, spec.name)
-    alive = [one.claim for one in claims.survey(store.folder).alive()]
-    queue.cancel({claim.job.partition("_")[0] for claim in alive})  # arrays are whole submissions of ours
-    if alive:
-        n_cells = sum(len(claim.cells) for claim in alive)
-        say(f"cancelled {_number(len(alive), 'job')} with {_number(n_cells, 'cell')}; finished ones are kept")
-    else:
+    standing = claims.survey(store.folder)
+    if standing.silence:  # an id that squeue has not just given may be somebody else's
+        raise UsageError(standing.silence)
+    alive = [one for one in standing.alive() if one.state is not None]
+    left = claims.unfinished(alive, store, store.ids())
+    queue.cancel({one.claim.job.partition("_")[0] for one in alive})  # arrays are whole submissions of ours
+    claims.withdraw(standing)
+    if not alive:
         say(f"{spec.name} has no jobs to cancel")
+        return 0
+    cells = counting(len(left), "unfinished cell")
+    say(f"cancelled {counting(len(alive), 'job')} with {cells}; finished ones are kept")
+    say(f"next: {command('submit', study, results, '--profile', last_profile(store.folder) or 'NAME')}")
     return 0
 
 
 def _show(made: Plan, store: Store, parallelism: int | None, json: bool) -> None:
-    tasks = SLURMS_ARRAY_TASKS if queue.missing() else queue.most_array_tasks()
+    silent = queue.missing() is not None
+    if not silent:
+        _check_partition(made.profile)
+    tasks = SLURMS_ARRAY_TASKS if silent else queue.most_array_tasks()
     texts = scripts(made, store, tasks, parallelism)
     if json:
         say_json(_plain(made) | {"scripts": texts})
@@ -133,24 +191,38 @@ def _show(made: Plan, store: Store, parallelism: int | None, json: bool) -> None
         say(f"nothing is submitted (--dry-run); arrays have at most {tasks:,} jobs")
 
 
+def _check_partition(profile: Profile) -> None:
+    """Warn of partitions that Slurm does not have; nothing where it does not tell."""
+    with suppress(UsageError):
+        there = queue.partitions()
+        for name in (profile.partition or "").split(","):
+            if name and name not in there:
+                warn(f"profile {profile.name}: {unknown('partition', name, there)}")
+
+
+def _array(jobs: list[str]) -> str:
+    number, _, task = jobs[0].partition("_")
+    return f"job array {number} with {counting(len(jobs), 'task')}" if task else f"job {number}"
+
+
 def _summary(made: Plan) -> None:
     n = sum(len(one.ids) for one in made.packs)
-    say(f"{made.spec.name} on profile {made.profile.name}: {_number(n, 'cell')} to send", "bold")
+    say(f"{made.spec.name} on profile {made.profile.name}: {counting(n, 'cell')} to send", "bold")
+    say_strangers(made.strangers)
     if made.held:
-        say(f"  {_number(made.held, 'cell')} with live jobs already")
+        say(f"  {counting(made.held, 'cell')} with live jobs already")
     for reason, count in made.left_out.items():
-        say(f"  {_number(count, 'cell')} left out, which {reason}", "yellow")
+        say(f"  {counting(count, 'cell')} left out, which {reason}", "yellow")
     if made.declined:
         say(
-            f"  {_number(len(made.declined), 'cell')} declined, for example {made.declined[0]['id']}, which",
+            f"  {counting(len(made.declined), 'cell')} declined, for example {made.declined[0]['id']}, which",
             "yellow",
         )
         say(f"    {made.declined[0]['reason']['message']}", "yellow")
     if not made.packs:
         say("  nothing to submit")
         return
-    by = ", ".join(f"{count:,} by {how}" for how, count in made.foretold.items())
-    say(f"  {duration(sum(one.seconds for one in made.packs))} of work as predicted: {by}")
+    say(f"  {work_ahead(Foretold(sum(one.seconds for one in made.packs), made.foretold))}")
     say()
     for line in columns(_table(made.packs)):
         say(line)
@@ -187,13 +259,15 @@ def _plain(made: Plan) -> dict[str, object]:
         "profile": made.profile.name,
         "packs": [asdict(one) | {"minutes": one.minutes} for one in made.packs],
         "held": made.held,
+        "of_no_cell": made.strangers,
         "declined": [record["id"] for record in made.declined],
         "left_out": made.left_out,
         "predicted_by": made.foretold,
     }
 
 
-def _submitted(results: Path) -> list[str]:
+def submitted(results: Path) -> list[str]:
+    """The studies under ``results`` that have records or were submitted."""
     return sorted({path.parent.name for path in results.glob("*/jobs")} | set(studies(results)))
 
 
@@ -214,5 +288,9 @@ def _between(path: Path, cell: str) -> Iterator[tuple[int, str]]:
             inside &= not (kind in ("done", "given_up") and name == cell)
 
 
-def _number(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def _tail(path: Path) -> list[tuple[int, str]]:
+    """The last lines of a log, numbered; it may tell why a job has not come to its cells."""
+    if not path.is_file():
+        return []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return list(deque(((number, line.rstrip("\n")) for number, line in enumerate(file, 1)), SHOWN_LINES))

@@ -19,6 +19,7 @@ def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def varying(descriptions: Iterable[dict[str, Any]]) -> set[str]:
     """The settings in which cells differ; those of a plugin, if they differ among the cells that have it."""
     seen: dict[str, set[str]] = {}
+    owners, held = Counter(), Counter()  # plugins, and the fields that they say
     descriptions = list(descriptions)
     parts = Counter(part for description in descriptions for part in description)
     looked_at: dict[tuple[str, int], Any] = {}  # cells share their tables, so that each is looked at once
@@ -26,10 +27,15 @@ def varying(descriptions: Iterable[dict[str, Any]]) -> set[str]:
         for part, value in description.items():
             if (part, id(value)) not in looked_at:
                 looked_at[part, id(value)] = value  # kept, so that no other one gets its id
-                for key, setting in _settings(part, value).items():
+                settings = _settings(part, value)
+                owners.update(f"{k}={v}" for k, v in settings.items() if k.endswith("name"))
+                for key, setting in settings.items():
                     seen.setdefault(key, set()).add(repr(setting))
+                    plugin = key.removesuffix(".name").rpartition(".")[0]
+                    held[key, f"{plugin}.name={settings.get(f'{plugin}.name')}"] += 1
     some = {part for part in parts if parts[part] < len(descriptions)}  # left out where they are as usual
-    return {key for key, values in seen.items() if len(values) > 1 or key in some}
+    unsaid = {key for (key, owner), n in held.items() if n < owners[owner]}  # a later field at its default
+    return {key for key, values in seen.items() if len(values) > 1 or key in some or key in unsaid}
 
 
 def label(description: dict[str, Any], keys: set[str]) -> str:
@@ -49,3 +55,11 @@ def _settings(part: str, value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return {f"{part}:{value['name']}.{key}": setting for key, setting in flat(value).items()}
     return {part: value}
+
+
+def short(value: Any) -> str:
+    """A description in one line, as in name(field=value)."""
+    if isinstance(value, dict):
+        inside = ", ".join(f"{k}={short(v)}" for k, v in value.items() if k != "name")
+        return f"{value['name']}({inside})" if inside else value["name"]
+    return "none" if value is None else str(value)

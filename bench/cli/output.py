@@ -21,7 +21,7 @@ def export_records(
     study: str, format: str | None, output: str | None, results: Path, everything: bool
 ) -> int:
     """Write the records of a study: the tidy table (csv, parquet) or the full records (json)."""
-    format = format or _format_of(output)
+    format = _format(format, output)
     of = load_for_reading(study, results)
     found = _records(of, study, results, everything)
     if not found:
@@ -71,9 +71,16 @@ def build_report(studies: list[str], output: Path | None, results: Path, everyth
             pairs.append((of, found))
     if not pairs:
         return NOTHING
-    path = report.build(pairs, output or results / "report.html")
+    path = report.build(pairs, output or _page([of.name for of, _ in pairs], results))
     say(f"report on {', '.join(of.name for of, _ in pairs)}: {path} ({size(path.stat().st_size)})")
     return 0 if len(pairs) == len(studies) else NOTHING
+
+
+def _page(studies: list[str], results: Path) -> Path:
+    """Where the report on these studies lies unless one says otherwise: each has a place of its own."""
+    if len(studies) == 1:
+        return results / studies[0] / "report.html"
+    return results / f"report-{'-'.join(studies)}.html"
 
 
 def _records(of: Spec, study: str, results: Path, everything: bool) -> list[dict[str, Any]]:
@@ -87,9 +94,16 @@ def _say_nothing(study: str, results: Path) -> None:
     warn(f"nothing is measured of {study} under {results}; first: {command('run', study, results)}")
 
 
-def _format_of(output: str | None) -> str:
+def _format(asked: str | None, output: str | None) -> str:
+    """The format that is asked for, by option or by the output file's ending, which must not contradict."""
     ending = Path(output or "").suffix.lstrip(".")
-    return ending if ending in FORMATS else "csv"
+    if output in (None, "-") or not ending:
+        return asked or "csv"
+    if ending not in FORMATS:
+        raise UsageError(f"{output} ends in none of {', '.join(f'.{one}' for one in FORMATS)}; name it so")
+    if asked not in (None, ending):
+        raise UsageError(f"--format {asked} does not go with {output}; leave it out, or name it .{asked}")
+    return ending
 
 
 def _content(found: list[dict[str, Any]], format: str) -> bytes:

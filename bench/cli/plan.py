@@ -4,11 +4,28 @@ from pathlib import Path
 from typing import Any
 
 from bench.cells import expand
+from bench.cli.foretell import foretell, work_ahead
+from bench.cli.jobs import submitted
 from bench.cli.label import label, varying
-from bench.cli.standing import MISSING, Standing, command, counted, say_failures, say_repeated, standing
-from bench.cli.study import load
-from bench.cli.text import columns, say, say_json
-from bench.cli.watch import Jobs
+from bench.cli.standing import (
+    MISSES,
+    NOTHING,
+    TO_DO,
+    Standing,
+    command,
+    counted,
+    of_no_cell,
+    say_failures,
+    say_next,
+    say_not_compiled,
+    say_repeated,
+    say_strangers,
+    standing,
+)
+from bench.cli.study import load, load_for_reading
+from bench.cli.text import columns, counting, say, say_json
+from bench.cli.watch import Jobs, last_profile
+from bench.errors import UsageError
 from bench.record import Store
 
 
@@ -21,6 +38,9 @@ def show_plan(study: str, results: Path, cells: bool, json: bool) -> None:
         return
     say(f"{of.spec.name}: {of.spec.question}", style="bold")
     say(f"{len(of.cells):,} cells: {counted(map(of.state, of.cells))}")
+    say_strangers(len(of.strangers))
+    if missing := [cell for cell in of.cells if of.state(cell) in TO_DO]:
+        say(work_ahead(foretell(of, missing)))
     say()
     if cells:
         labels = of.labels()
@@ -29,34 +49,62 @@ def show_plan(study: str, results: Path, cells: bool, json: bool) -> None:
         rows = _groups(of)
     for line in columns(rows):
         say(line)
-    if of.counts()[MISSING]:
+    if missing:
         say()
         say(f"next: {command('run', study, results)}")
 
 
-def show_status(study: str, results: Path, json: bool) -> tuple[int, bool]:
+def show_status(study: str, results: Path, json: bool, watched: bool = False) -> tuple[int, bool]:
     """Print how far a study is, what failed and its jobs. Returns the exit code, and whether a job lives."""
     jobs = Jobs(Store(results, load(study, results).name))
     of = _of(study, results)
+    code = MISSES if jobs.are_alive and of.code() == NOTHING else of.code()
     repeated = of.store.repeated()
     if json:
         again = [{"id": cell_id, "agrees": agrees} for cell_id, agrees in repeated]
-        say_json(_head(of) | {"failures": of.failures(), "repeated": again, "jobs": jobs.plain()})
-        return of.code(), jobs.are_alive
+        told = {"failures": of.failures(), "not_compiled": of.not_compiled(), "repeated": again}
+        say_json(_head(of) | told | {"jobs": jobs.plain(of)})
+        return code, jobs.are_alive
     say(f"{of.spec.name}: {len(of.cells):,} cells: {counted(map(of.state, of.cells))}", style="bold")
+    say_strangers(len(of.strangers))
     say_failures(of, results)
+    say_not_compiled(of, results)
     say_repeated(repeated, of.store.folder / "repeated")
-    jobs.say(of.statuses)
-    say()
-    if jobs.are_alive:
-        say(f"next: {command('status', study, results)} --watch")
-    elif of.counts()[MISSING]:
-        say(f"next: {command('run', study, results)}")
+    jobs.say(of)
+    if not jobs.are_alive:
+        say()
+        say_next(of, study, results, last_profile(of.store.folder))
+    elif not watched:
+        say()
+        say(f"next: {command('status', study, results, '--watch')}")
+    return code, jobs.are_alive
+
+
+def show_studies(results: Path, json: bool) -> int:
+    """Print one line a study under ``results``. Returns the exit code of the worst."""
+    found = [_known(name, results) for name in submitted(results)]
+    if json:
+        say_json([_head(of) for of in found])
     else:
-        say(f"next: {command('report', study, results)}")
-        if of.code():
-            say(f"  or: {command('run', study, results)} --retry-failed")
-    return of.code(), jobs.are_alive
+        for line in columns((of.spec.name, counting(len(of.cells), "cell"), _states(of)) for of in found):
+            say(line)
+        if not found:
+            say(f"there are no studies in {results}; `metabench list study` has those to run")
+    return max((MISSES if of.code() else 0 for of in found), default=NOTHING)
+
+
+def _known(name: str, results: Path) -> Standing:
+    """How a study stands that has a folder; where it has no file that can be read, by its records alone."""
+    spec, store = load_for_reading(name, results), Store(results, name)
+    try:
+        return standing(spec, expand(spec), store)
+    except UsageError:
+        return standing(spec, [], store)
+
+
+def _states(of: Standing) -> str:
+    strangers = f"; {of_no_cell(len(of.strangers))}" if of.strangers else ""
+    return counted(map(of.state, of.cells)) + strangers
 
 
 def _of(study: str, results: Path) -> Standing:
@@ -71,6 +119,7 @@ def _head(of: Standing) -> dict[str, Any]:
         "file": str(of.spec.path),
         "count": len(of.cells),
         "states": of.counts(),
+        "of_no_cell": len(of.strangers),
     }
 
 

@@ -9,6 +9,10 @@ from bench.cli.warm import compiled_cells
 from bench.compiled.profile import Profile, profile
 from bench.failures import classify
 
+BELOW = (
+    "Below 1: alone, each matrix product is called from Python, and small ones take longer in that way than "
+    "inside the kernel; there they are no floor of its time."
+)
 LEAST_FLOOR = 0.05  # of a kernel's time: below, it has no products
 
 
@@ -32,7 +36,9 @@ def show_profile(study: str, results: Path, json: bool) -> int:
                 say(line)
             say()
     if json:
-        say_json({name: asdict(one) | {"rest": one.rest} for name, one in found.items()})
+        say_json(
+            {name: asdict(one) | {"rest": one.rest, "excess": one.excess} for name, one in found.items()}
+        )
     return 0 if len(found) == len(cells) else 1
 
 
@@ -43,20 +49,36 @@ def _table(one: Profile) -> list[str]:
     ]
     for part in one.parts:
         has = part.floor > LEAST_FLOOR * part.seconds
-        floors = (f"{1e3 * part.floor:.3g}", f"{part.seconds / part.floor:.2g}") if has else ("-", "-")
-        share = f"{part.seconds / one.seconds:.0%}"
+        floors = (f"{1e3 * part.floor:.3g}", _times(part.seconds, part.floor)) if has else ("-", "-")
+        share = _share(part.seconds, one)
         row = (part.kernel, part.lowering, part.calls, f"{1e3 * part.seconds:.3g}", share, *floors)
         lines.append("| " + " | ".join(map(str, row)) + " |")
     floor = sum(part.floor for part in one.parts)
-    rest = (
-        "between the kernels",
-        "",
-        "",
-        f"{1e3 * one.rest:.3g}",
-        f"{round(100 * one.rest / one.seconds)}%",
-        "",
-        "",
-    )
+    between = ("-", "-") if one.excess else (f"{1e3 * one.rest:.3g}", _share(one.rest, one))
+    rest = ("between the kernels", "", "", *between, "", "")
     whole = ("all", "", "", f"{1e3 * one.seconds:.3g}", "100%", f"{1e3 * floor:.3g}")
-    times = f"{one.seconds / floor:.2g}" if floor else "-"
-    return [*lines, "| " + " | ".join(rest) + " |", "| " + " | ".join((*whole, times)) + " |"]
+    lines += ["| " + " | ".join(rest) + " |"]
+    lines += ["| " + " | ".join((*whole, _times(one.seconds, floor))) + " |"]
+    return lines + [line for note in _notes(one) for line in ("", note)]
+
+
+def _notes(one: Profile) -> list[str]:
+    """What the table cannot say in numbers."""
+    notes = []
+    if any(part.floor > part.seconds > 0 for part in one.parts):
+        notes.append(BELOW)
+    if one.excess:
+        notes.append(
+            f"Nothing to be seen between the kernels: one by one they take {1e3 * one.excess:.3g} ms "
+            f"({_share(one.excess, one)}) more than the call that they are part of, which is the error of "
+            "all these times."
+        )
+    return notes
+
+
+def _times(seconds: float, floor: float) -> str:
+    return f"{seconds / floor:.2g}" if floor else "-"
+
+
+def _share(seconds: float, one: Profile) -> str:
+    return f"{seconds / one.seconds:.0%}"

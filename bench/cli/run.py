@@ -8,18 +8,20 @@ from bench.cli.label import label, varying
 from bench.cli.progress import display
 from bench.cli.standing import (
     FINE,
-    MEASURED,
     Standing,
     command,
     counted,
     headline,
     say_failures,
+    say_next,
+    say_not_compiled,
+    say_strangers,
     standing,
 )
 from bench.cli.study import keep_copy, load
-from bench.cli.text import console, duration, say
+from bench.cli.text import console, counting, duration, say
 from bench.errors import UsageError
-from bench.launch import run_cells, todo
+from bench.launch import run_cells, some, todo
 from bench.record import Record, Store
 from bench.spec import Spec
 
@@ -27,15 +29,23 @@ INTERRUPTED = 130
 SHOWN_FAILURES = 3  # as they happen, to stop a faulty study early; the summary tells all
 
 
-def run_study(study: str, jobs: int, results: Path, prefix: str | None, force: bool, retry: bool) -> int:
-    """Run a study, or the one cell whose id begins with ``prefix``. Returns the exit code."""
+def run_study(
+    study: str, jobs: int, results: Path, prefix: str | None, limit: int | None, force: bool, retry: bool
+) -> int:
+    """Run a study, at most ``limit`` cells of it, or the one whose id begins with ``prefix``.
+
+    Returns the exit code.
+    """
     spec = load(study, results)
     store = Store(results, spec.name)
     cells = expand(spec)
     if prefix is not None:
         cells = [_one(cells, prefix, store)]
-    pending = cells if force else todo(cells, store, retry)
-    _announce(standing(spec, cells, store), pending, jobs)
+    pending = some(cells if force else todo(cells, store, retry), limit)
+    before = standing(spec, cells, store)
+    _announce(before, pending, jobs)
+    if prefix is None:
+        say_strangers(len(before.strangers))
     if pending:
         keep_copy(spec, results)
         started = time.monotonic()
@@ -45,9 +55,9 @@ def run_study(study: str, jobs: int, results: Path, prefix: str | None, force: b
             say()
             say(f"interrupted; finished cells are kept. To go on: {command('run', study, results)}", "yellow")
             return INTERRUPTED
-        say(f"{len(pending):,} cell{'s' * (len(pending) > 1)} ran in {duration(time.monotonic() - started)}")
+        say(f"{counting(len(pending), 'cell')} ran in {duration(time.monotonic() - started)}")
     after = standing(spec, cells, store)
-    _summary(after, study, results)
+    _summary(after, study, results, retry)
     return after.code()
 
 
@@ -72,11 +82,14 @@ def _one(cells: list[Cell], prefix: str, store: Store) -> Cell:
 
 def _announce(before: Standing, pending: list[Cell], jobs: int) -> None:
     done = list(before.statuses.values())
-    workers = f"with {jobs} worker{'s' if jobs > 1 else ''}" if jobs else "in this process"
+    again = sum(cell.id in before.statuses for cell in pending)
+    workers = f"with {counting(jobs, 'worker')}" if jobs else "in this process"
     say(f"{before.spec.name}: {before.spec.question}", "bold")
+    also = "" if not again else " again" if again == len(pending) else f", {again:,} of them again,"
     say(
-        f"{len(before.cells):,} cells, {len(done):,} done already{f' ({counted(done)})' if done else ''}, "
-        f"{len(pending):,} to run{f' {workers}' if pending else ''}"
+        f"{counting(len(before.cells), 'cell')}, {len(done):,} done already"
+        f"{f' ({counted(done)})' if done else ''}, {len(pending):,} to run{also}"
+        f"{f' {workers}' if pending else ''}"
     )
 
 
@@ -99,15 +112,13 @@ def _run(spec: Spec, store: Store, pending: list[Cell], jobs: int, force: bool) 
         run_cells(pending, store, jobs, spec.time_limit, on_event, replace=force)
 
 
-def _summary(after: Standing, study: str, results: Path) -> None:
+def _summary(after: Standing, study: str, results: Path, retried: bool) -> None:
     counts = after.counts()
     style = "bold green" if after.code() == 0 else "bold"
     say(f"{after.spec.name}: {counted(map(after.state, after.cells))}", style)
     say_failures(after, results)
+    say_not_compiled(after, results)
     if any(counts[state] for state in counts if state != "ok"):
         say()
     say(f"records: {results / after.spec.name}")
-    if any(counts[state] for state in MEASURED):
-        say(f"next: {command('report', study, results)}")
-    if set(counts) - {"ok"}:
-        say(f"  or: {command('run', study, results)} --retry-failed")
+    say_next(after, study, results, retried=retried)

@@ -5,12 +5,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.cli.certified import certified_lines
 from bench.cli.kernels import kernel_lines
 from bench.cli.label import flat
 from bench.cli.standing import FINE
 from bench.cli.text import columns, duration, number, say, say_json, size
 from bench.errors import UsageError
-from bench.record import find
+from bench.gate import restless
+from bench.record import engine_of, find
 from bench.spec import shipped
 
 SHOWN_TASKS = 8
@@ -62,14 +64,26 @@ def _sections(record: dict[str, Any]) -> list[tuple[str, list[str]]]:
     accuracy = record.get("accuracy")
     return [
         ("why it is not ok", _reason(record)),
-        ("settings", columns(sorted(flat(record["cell"]).items(), key=_place))),
+        ("settings", columns((k, _words(v)) for k, v in sorted(flat(_settings(record)).items(), key=_place))),
         ("per task", _tasks(accuracy) if accuracy else []),
+        ("numerics per task", _numerics(record.get("numerics") or {})),
         ("references", _references(accuracy) if accuracy else []),
+        ("certified", certified_lines(record["certified"]) if record.get("certified") else []),
         ("cost", _cost(record)),
         ("compiled kernels", kernel_lines(record.get("engine") or {})),
         ("seconds per pass", columns((k, number(v)) for k, v in (record.get("pass_seconds") or {}).items())),
         ("environment", columns(flat(record.get("environment") or {}).items())),
     ]
+
+
+def _settings(record: dict[str, Any]) -> dict[str, Any]:
+    """The cell's, its engine as it really was."""
+    cell = record["cell"]
+    return cell | {"engine": engine_of(record)} if "engine" in cell else cell
+
+
+def _words(value: Any) -> Any:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _place(setting: tuple[str, Any]) -> tuple[bool, bool, str]:
@@ -96,6 +110,14 @@ def _tasks(accuracy: dict[str, Any]) -> list[str]:
     metrics |= {k: v for k, v in accuracy["adapted"].items() if v}
     metrics |= accuracy["stats"]
     metrics |= {key: accuracy[key] for key in ("meta_grad_norm", "converged")}
+    return _per_task(metrics)
+
+
+def _numerics(numerics: dict[str, Any]) -> list[str]:
+    return columns(numerics.items()) if "missing" in numerics else _per_task(numerics)
+
+
+def _per_task(metrics: dict[str, list[Any]]) -> list[str]:
     shown = min(max((len(row) for row in metrics.values()), default=0), SHOWN_TASKS)
     table = [("", "median", *(f"task {i}" for i in range(shown)))]
     for name, row in metrics.items():
@@ -112,9 +134,12 @@ def _references(accuracy: dict[str, Any]) -> list[str]:
         lines.append(
             (name, f"missing: {reference['missing']}" if "missing" in reference else reference["how"])
         )
+        tasks: dict[str, list[str]] = {}
+        for task, reason in (reference.get("missing_tasks") or {}).items():
+            tasks.setdefault(reason, []).append(task)
         lines += [
-            ("", f"missing for task {task}: {reason}")
-            for task, reason in (reference.get("missing_tasks") or {}).items()
+            ("", f"missing for task{'s' * (len(which) > 1)} {', '.join(which)}: {reason}")
+            for reason, which in tasks.items()
         ]
     return columns(lines)
 
@@ -126,7 +151,8 @@ def _cost(record: dict[str, Any]) -> list[str]:
         rows.append(("time", f"{1e3 * median(time['samples_s']):.3g} ms, median of {len(time['samples_s'])}"))
         against = time["reference"]["name"]
         rows.append((f"against {against}", f"{_ratio(time['samples_s'], time['reference_s'])} of its time"))
-        rows.append((f"{against} against itself", _ratio(time["control_s"], time["reference_s"])))
+        noisy = " (noisy: the machine was too restless for times)" if restless(time) else ""
+        rows.append((f"{against} against itself", _ratio(time["control_s"], time["reference_s"]) + noisy))
     tensors = record.get("tensor_bytes")
     if tensors:
         missing = tensors.get("missing")

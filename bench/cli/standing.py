@@ -9,13 +9,15 @@ from typing import Any
 
 from bench.cells import Cell
 from bench.cli.label import label, varying
-from bench.cli.text import say, warn
-from bench.record import MEASURED, STATUSES, Record, Store
+from bench.cli.text import counting, say, warn
+from bench.record import MEASURED, NO_KERNEL, RAN_EAGER, STATUSES, Record, Store, engine_of
 from bench.spec import Spec
 
 MISSING = "missing"
+TO_DO = (MISSING, "killed")  # the states that `run` and `submit` take up unasked
 FINE = ("ok", "declined")  # the states that leave nothing to do or to repair
 SHOWN_KINDS = 12
+MISSES, NOTHING = 1, 3  # exit codes: something failed or is missing; nothing is measured
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Standing:
     cells: list[Cell]
     statuses: dict[str, str]
     store: Store
+    strangers: dict[str, str]  # of the records that belong to none of the cells
 
     def state(self, cell: Cell) -> str:
         """The status of a cell's record, or "missing"."""
@@ -39,8 +42,8 @@ class Standing:
         """The exit code: 0 all is ok or declined, 1 something failed or is missing, 3 nothing is measured."""
         counts = self.counts()
         if not any(counts[state] for state in MEASURED):
-            return 3
-        return 0 if all(state in FINE for state in counts) else 1
+            return NOTHING
+        return 0 if all(state in FINE for state in counts) else MISSES
 
     def labels(self) -> dict[str, str]:
         """Cell id -> the cell in one line."""
@@ -69,12 +72,29 @@ class Standing:
             kinds[kind]["count"] += 1
         return sorted(kinds.values(), key=lambda kind: -kind["count"])
 
+    def not_compiled(self) -> list[dict[str, Any]]:
+        """Cells that ask for compiled kernels and ran without, by engine and reason: count and example."""
+        compiled = (cell for cell in self.cells if cell.description.get("engine") == "compiled")
+        asked = {cell.id: cell for cell in compiled if cell.id in self.statuses}
+        keys = varying(cell.description for cell in self.cells)
+        kinds: dict[tuple[str, str], dict[str, Any]] = {}
+        for record in self.store.each(asked.__contains__) if asked else ():
+            if (engine := engine_of(record)) not in (RAN_EAGER, NO_KERNEL):
+                continue
+            why = next((one["eager"] for one in record["engine"].values()), "the method asks for no kernel")
+            example = {"example": record["id"], "label": label(asked[record["id"]].description, keys)}
+            kind = kinds.setdefault((engine, why), {"engine": engine, "message": why, "count": 0} | example)
+            kind["count"] += 1
+        warn_of(self.store)
+        return sorted(kinds.values(), key=lambda kind: -kind["count"])
+
 
 def standing(spec: Spec, cells: list[Cell], store: Store) -> Standing:
     """How ``cells`` of a study stand; warns of damaged record files."""
     stored = store.ids()
     warn_of(store)
-    return Standing(spec, cells, {cell.id: stored[cell.id] for cell in cells if cell.id in stored}, store)
+    known = {cell.id: stored.pop(cell.id) for cell in cells if cell.id in stored}
+    return Standing(spec, cells, known, store, stored)
 
 
 def read(store: Store) -> dict[str, Record]:
@@ -117,18 +137,63 @@ def say_failures(standing: Standing, results: Path) -> None:
         say(f"and {len(failures) - SHOWN_KINDS} more kinds of failure; `metabench status --json` lists all")
 
 
+def say_not_compiled(standing: Standing, results: Path) -> None:
+    """Print which compiled cells ran without a kernel, and why."""
+    for kind in standing.not_compiled()[:SHOWN_KINDS]:
+        say()
+        say(f"{kind['count']:,} {kind['engine']}: {kind['message']}", style="yellow")
+        say(f"  {'for example ' if kind['count'] > 1 else ''}{kind['label']}")
+        say(f"  {command('show', kind['example'], results)}")
+
+
 def say_repeated(repeated: list[tuple[str, bool]], folder: Path) -> None:
-    """Print how many cells have several records, and which of these contradict each other."""
+    """Print how many cells have several records, and whether these contradict each other."""
     if not repeated:
         return
     differ = [cell_id for cell_id, agrees in repeated if not agrees]
     say()
-    say(f"{len(repeated):,} cell{'s' * (len(repeated) > 1)} ran again unasked; the later records: {folder}")
+    say(f"{counting(len(repeated), 'cell')} with a second record, {agreement(len(differ))}; see {folder}")
     if differ:
-        say(f"{len(differ):,} with other results: {', '.join(differ[:SHOWN_KINDS])}", style="red")
+        say(f"  {', '.join(differ[:SHOWN_KINDS])}{', ...' if len(differ) > SHOWN_KINDS else ''}", style="red")
 
 
-def command(verb: str, argument: str, results: Path) -> str:
+def agreement(differ: int) -> str:
+    """What second records say: ``differ`` of them have other results."""
+    return f"{differ:,} of them with other results" if differ else "all with the same results"
+
+
+def say_strangers(count: int) -> None:
+    """Print how many records belong to no cell of the study; nothing where all do."""
+    if count:
+        say(f"{of_no_cell(count)}; export, figures and report take them with --all", "yellow")
+
+
+def of_no_cell(count: int) -> str:
+    """So many records, in the words of all verbs: an edited file leaves such, a merge brings them."""
+    return f"{counting(count, 'record')} belong{'s' * (count == 1)} to no cell of this study file"
+
+
+def say_next(
+    of: Standing, study: str, results: Path, profile: str | None = None, retried: bool = False
+) -> None:
+    """Print what to do next: what is missing, then what failed (unless just ``retried``), then the report.
+
+    ``profile`` is that of a study's last submission: then it is submitted again, not run.
+    """
+    counts = of.counts()
+    verb, more = ("submit", ["--profile", profile]) if profile else ("run", [])
+    steps = []
+    if any(counts[state] for state in TO_DO):
+        steps.append(command(verb, study, results, *more))
+    if set(counts) - {*FINE, *TO_DO} and not retried:
+        steps.append(command(verb, study, results, *more, "--retry-failed"))
+    if any(counts[state] for state in MEASURED) and not counts[MISSING]:
+        steps.append(command("report", study, results))
+    for number, step in enumerate(steps):
+        say(f"{'  or' if number else 'next'}: {step}")
+
+
+def command(verb: str, argument: str, results: Path, *more: str) -> str:
     """A command to copy and paste."""
     where = [] if results == Path("results") else ["--results", str(results)]
-    return shlex.join(["metabench", verb, argument, *where])
+    return shlex.join(["metabench", verb, argument, *where, *more])

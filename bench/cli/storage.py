@@ -10,7 +10,7 @@ from bench.cli.options import RESULTS, Json, Results, Studies, Study, examples
 app = typer.Typer()
 
 
-@app.command(epilog=examples("compact accuracy_vs_steps"))
+@app.command(epilog=examples("compact demo", "compact demo libraries --results /shared/results"))
 def compact(studies: Studies, results: Results = RESULTS) -> None:
     """Move the loose records of a study into a few Parquet files. Every verb reads both.
 
@@ -61,7 +61,8 @@ def merge(
     """Unite the records of several clusters, or bring in those that a full disk has sent elsewhere.
 
     A cell with two records keeps the better one (ok, then measured, then that of DIR); the other goes to
-    repeated/. Exits with 1 if the two have other results: status, meta-gradient, errors or calls.
+    repeated/. Exits with 1 if the two have other results (status, meta-gradient, errors or
+    calls), or if the study files differ and records belong to no cell of the one that DIR has.
     """
     from bench.cli.merge import merge_records
 
@@ -78,7 +79,8 @@ def gc(
 ) -> None:
     """Remove what dead processes have left: writes cut off, empty folders, the folders of old jobs.
 
-    Never a record, nor what was set aside.
+    Never a record, nor what was set aside, nor the folder of jobs that Slurm lists. Where Slurm does not
+    answer, job folders with claims younger than 30 days stay.
     """
     from bench.cli.gc import collect_garbage
 

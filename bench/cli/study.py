@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench import spec
 from bench.cells import expand
-from bench.cli.standing import read
+from bench.cli.standing import of_no_cell, read
 from bench.cli.text import warn
 from bench.disk import write_whole
 from bench.errors import UsageError, unknown
@@ -65,9 +65,9 @@ def keep_copy(of: Spec, results: Path) -> None:
 def records(of: Spec, results: Path, everything: bool) -> list[Record]:
     """The stored records of a study as it is now, in the order of its cells.
 
-    Records of earlier versions of the study come too with ``everything``, and where there are no others;
-    a warning says how many there are. A study that cannot be expanded here (a plugin that is not installed)
-    counts as having all of its records.
+    Records of no cell of it (of earlier versions, or merged in) come too with ``everything``, and where there
+    are no others; a warning says how many there are. A study that cannot be expanded here (a plugin that is
+    not installed) counts as having all of its records.
     """
     stored = read(Store(results, of.name))
     try:
@@ -81,8 +81,9 @@ def records(of: Spec, results: Path, everything: bool) -> list[Record]:
     if stored and len(current) < len(now):
         warn(f"{of.name}: {len(now) - len(current)} of {len(now)} cells have no record yet")
     if others and current and not everything:
-        warn(f"{of.name}: {len(others)} records of an earlier version of it are left out; --all takes them")
+        warn(f"{of.name}: {of_no_cell(len(others))} and are left out; --all takes them")
         return current
     if others:
-        warn(f"{of.name}: {len(others)} records are of an earlier version of the study")
+        shown = "" if current else "; they are shown, as there are no others"
+        warn(f"{of.name}: {of_no_cell(len(others))}{shown}")
     return current + others

@@ -1,6 +1,7 @@
 """How the command line writes: lines that are never cut or wrapped when piped, JSON, warnings, columns."""
 
 import json
+import textwrap
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
@@ -18,6 +19,19 @@ def console(stderr: bool = False) -> Console:
 def say(line: str = "", style: str = "") -> None:
     """Print one line to stdout, styled where stdout is a terminal."""
     console().print(Text(line, style=style), soft_wrap=True)
+
+
+def say_hung(line: str, indent: int, style: str = "") -> None:
+    """Print one line; in a terminal that is too narrow for it, wrapped, what follows ``indent`` deep."""
+    if console().is_terminal and len(line) > console().width:
+        line = textwrap.fill(
+            line,
+            console().width,
+            subsequent_indent=" " * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    say(line, style)
 
 
 def warn(line: str) -> None:
@@ -39,6 +53,11 @@ def columns(rows: Iterable[Sequence[object]], indent: int = 2) -> list[str]:
         right = all(isinstance(cell, int | float) for cell in column)
         padded.append([str(cell).rjust(width) if right else str(cell).ljust(width) for cell in column])
     return [(" " * indent + "  ".join(cells)).rstrip() for cells in zip(*padded, strict=True)]
+
+
+def counting(count: int, what: str) -> str:
+    """So many of what: "1 cell", "2,000 cells"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bench.cli.standing import command
 from bench.cli.study import load_for_reading
-from bench.cli.text import say, say_json
+from bench.cli.text import counting, say, say_json
 from bench.record import Store
 from bench.record.verify import verify
 
@@ -24,28 +24,36 @@ def verify_records(study: str, repair: bool, results: Path, json: bool) -> int:
                 "run_again": sorted(verdict.lost),
                 "notes": verdict.notes,
                 "repaired": store.set_aside,
+                "left": [str(path) for path in verdict.left] if repair else [],
             }
         )
     else:
         _say(verdict.damaged, store.set_aside)
         for note in verdict.notes:
             say(note)
+        if repair and verdict.left:
+            say("nothing was moved: make room or give access, and repair again", "red")
         if verdict.lost:
-            say(f"{len(verdict.lost):,} cells have no sound record{' now' if repair else ''}:", "bold")
+            say(
+                f"{counting(len(verdict.lost), 'cell')} without a sound record{' now' if repair else ''}:",
+                "bold",
+            )
             for cell in sorted(verdict.lost)[:SHOWN]:
                 say(f"  {cell}")
             if len(verdict.lost) > SHOWN:
                 say(f"  and {len(verdict.lost) - SHOWN:,} more; --json lists all")
-        if verdict.damaged:
-            again = (
-                command("run", study, results) if repair else command("verify", study, results) + " --repair"
-            )
-            say(f"next: {again}")
-        sound = "sound" if not verdict.damaged else f"{len(verdict.damaged):,} damaged files"
+        if verdict.damaged and not repair:
+            say(f"next: {command('verify', study, results)} --repair")
+        elif verdict.lost:
+            say(f"next: {command('run', study, results)}")
+        elif any(path.parent == store.folder for path, _ in verdict.damaged):  # a part of unknown cells
+            say(f"next: {command('status', study, results)}")
+        sound = counting(len(verdict.damaged), "damaged file") if verdict.damaged else "sound"
+        sound += " set aside" if verdict.damaged and repair else ""
         say(f"{store.study}: {len(verdict.cells):,} cells with a sound record; {sound}", "bold")
     if not verdict.cells and not verdict.damaged:
         return NOTHING
-    return 1 if verdict.damaged and not repair else 0
+    return 1 if verdict.left or (verdict.damaged and not repair) else 0
 
 
 def _say(damaged: list[tuple[Path, str]], repaired: list[str]) -> None:

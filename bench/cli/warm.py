@@ -8,11 +8,12 @@ from typing import Any
 from bench import inputs
 from bench.api import Declined
 from bench.cells import Cell, canonical, expand
-from bench.cli.kernels import kernel_lines
+from bench.cli.kernels import built_lines
 from bench.cli.label import label, varying
 from bench.cli.study import load
 from bench.cli.text import duration, say, say_json, warn
 from bench.compiled import Engine
+from bench.compiled.kernel import Kernel
 
 # What a kernel does not depend on.
 _FREE = ("seed", "split", "passes", "repeats", "contract")
@@ -27,19 +28,37 @@ def warm_study(study: str, results: Path, json: bool) -> int:
     if not cells:
         return 3
     start, found, eager = time.monotonic(), {}, False
+    seen: dict[int, tuple[Kernel, str]] = {}  # a kernel with the cell that it was built for
     for n, (name, cell) in enumerate(cells.items(), 1):
         kernels = _build(cell)
-        found[name] = kernels
-        eager |= any("eager" in kernel for kernel in kernels.values())
+        found[name] = {key: _plain(one) | {"shared": id(one) in seen} for key, one in kernels.items()}
+        eager |= any(one.reason is not None for one in kernels.values())
         if not json:
             say(f"{n}/{len(cells)}  {name}", "bold")
-            for line in kernel_lines(kernels):
-                say(line)
+            _say(list(kernels.values()), cell.description["dtype"], seen)
+        seen |= {id(one): seen.get(id(one), (one, name)) for one in kernels.values()}
     if json:
         say_json(found)
     else:
         say(f"{len(cells)} kinds of cells ready in {duration(time.monotonic() - start)}", "bold")
     return 1 if eager else 0
+
+
+def _say(kernels: list[Kernel], dtype: str, seen: dict[int, tuple[Kernel, str]]) -> None:
+    """Print the kernels that are new, and which of earlier cells serve again."""
+    for line in built_lines((one for one in kernels if id(one) not in seen), dtype):
+        say(line)
+    before: dict[str, list[str]] = {}
+    for one in kernels:
+        if id(one) in seen:
+            before.setdefault(seen[id(one)][1], []).append(one.what)
+    for name, whats in before.items():
+        say(f"  as for {name}: {'; '.join(whats)}")
+
+
+def _plain(kernel: Kernel) -> dict[str, Any]:
+    size = dict(zip(("tasks", "parameters"), kernel.size, strict=True))
+    return kernel.report() | {"what": kernel.what, **size, "cached": kernel.cached}
 
 
 def compiled_cells(study: str, results: Path) -> dict[str, Cell]:
@@ -64,14 +83,18 @@ def compiled_cells(study: str, results: Path) -> dict[str, Cell]:
     return {label(cell.description, keys): cell for cell in cells}
 
 
-def _build(cell: Cell) -> dict[str, dict[str, Any]]:
+def _build(cell: Cell) -> dict[str, Kernel]:
     with inputs.conditions(cell.description):
         try:
             prepared = inputs.prepare(cell.description)
             prepared.run()
         except Declined as declined:
-            return {"nothing": {"eager": f"declined: {declined}"}}
+            return _nothing(f"declined: {declined}")
         except Exception as error:  # noqa: BLE001  a plugin may raise anything; `run` records it
-            return {"nothing": {"eager": f"{type(error).__name__}: {error}"}}
+            return _nothing(f"{type(error).__name__}: {error}")
         assert isinstance(prepared.engine, Engine)
-        return prepared.engine.report()
+        return prepared.engine.kernels()
+
+
+def _nothing(reason: str) -> dict[str, Kernel]:
+    return {"nothing": Kernel("nothing", False, reason=reason, what="nothing")}

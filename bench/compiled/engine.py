@@ -74,10 +74,13 @@ class Engine:
         finally:
             self.tape = None
 
+    def kernels(self) -> dict[str, Kernel]:
+        """Every kernel of this engine by name, those too that eager mode stands in for."""
+        return dict(sorted(self._used.items()))
+
     def report(self) -> dict[str, dict[str, Any]]:
-        """Every kernel of this engine by name: seconds to build it and errors of its check, or why there
-        is none."""
-        return {name: kernel.report() for name, kernel in sorted(self._used.items())}
+        """For every kernel by name the seconds to build it and errors of its check, or why there is none."""
+        return {name: kernel.report() for name, kernel in self.kernels().items()}
 
 
 class _Bound:

@@ -1,6 +1,7 @@
 """One function of a `Bilevel` as a kernel: traced, compiled, checked, or the reason why not."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from bench import native
 from bench.bilevel import Bilevel
 from bench.compiled import check, taskwise
 from bench.compiled.flat import Shape, flatten, nest
-from bench.compiled.lower import Call, lower
+from bench.compiled.lower import Call, found_on_disk, lower
 from bench.compiled.split import split
 from bench.compiled.trace import trace
 from bench.plugin import Declined
@@ -57,12 +59,23 @@ class Source:
 
     @property
     def name(self) -> str:
+        function, parts = self._plain()
+        return f"{function.__qualname__}({', '.join(parts)})"
+
+    @property
+    def what(self) -> str:
+        """What is computed, in words: the first clause of the function's docstring; its name without one."""
+        function, parts = self._plain()
+        said = re.split(r"[:;.]", (function.__doc__ or "").strip(), maxsplit=1)[0].replace("`", "")
+        return " ".join(said.split() or [function.__qualname__]) + (f" ({', '.join(parts)})" if parts else "")
+
+    def _plain(self) -> tuple[Any, list[str]]:
+        """The function itself, and the names of its parts."""
         function: Any = self.function
         static = self.static
         while not hasattr(function, "__qualname__"):  # a function of a Hessian product
             function, static = function.function, (*function.static, *static)
-        parts = ", ".join(type(part).__name__ for part in static if part is not None)
-        return f"{function.__qualname__}({parts})"
+        return function, [type(part).__name__ for part in static if part is not None]
 
     def play(self, *values: Tensor, plain: bool = False) -> Played:
         """The function in eager mode; with ``plain`` it is given numbers as it is without an engine."""
@@ -88,6 +101,7 @@ class Kernel:
     ``call``, and ``once_used``; None where there is nothing of the sort or it would not be called twice.
     shape: of the results, None for a single tensor. calls: the oracle calls that one call stands for.
     lowering: what made machine code of ``call``, "task by task" (`bench.compiled.taskwise`) or "torch".
+    what: it computes, in words. size: tasks and parameters. cached: found compiled on the disk.
     seconds: spent on building. error, eager_error: see `check.errors`. operations: of the graph.
     products: the matrix products of ``call``, by shapes and strides.
     """
@@ -102,6 +116,9 @@ class Kernel:
     shape: Shape | None = None
     calls: dict[str, int] = field(default_factory=dict)
     lowering: str = ""
+    what: str = ""
+    size: tuple[int, int] = (0, 0)
+    cached: bool = False
     seconds: float = 0.0
     error: float | None = None
     eager_error: float | None = None
@@ -149,7 +166,8 @@ class Kernel:
 def build(source: Source, values: Sequence[Tensor]) -> Kernel:
     """The kernel of ``source`` for inputs like ``values``, checked at inputs near them."""
     start = time.perf_counter()
-    kernel = Kernel(source.name, source.problem.batching == "loop")
+    kernel = Kernel(source.name, source.problem.batching == "loop", what=source.what)
+    kernel.size = (len(values[1]), values[0].shape[-1])
     first = [x[:1] if kernel.parts and _by_task(i, x) else x for i, x in enumerate(values)]
     inputs = [x.detach().clone() for x in first]  # where two arguments are one tensor, a trace confuses them
 
@@ -162,7 +180,9 @@ def build(source: Source, values: Sequence[Tensor]) -> Kernel:
         graph, kernel.used = trace(traced, inputs)
         kernel.operations = sum(node.op == "call_function" for node in graph.graph.nodes)
         probes = check.probe(inputs, as_they_are=DATA)
+        before = _found_on_disk()
         compiled = _lower(kernel, graph, source, probes)
+        kernel.cached = _found_on_disk() - before == 1 + (kernel.once is not None)
         kernel.error, kernel.eager_error = check.errors(
             compiled, lambda values: source.play(*values, plain=True).results, probes
         )
@@ -208,6 +228,10 @@ def _compiled(
         except (taskwise.UnsupportedError, Declined) as error:
             log.debug("not task by task: %s", error)
     return lower(graph, inputs), "torch"
+
+
+def _found_on_disk() -> int:
+    return found_on_disk() + native.found_on_disk()
 
 
 def _products(graph: GraphModule) -> tuple[Product, ...]:

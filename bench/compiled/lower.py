@@ -8,6 +8,7 @@ has no such entry point, `torch.compile` does the same more slowly.
 import atexit
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -66,6 +67,12 @@ def _compile(inner: Callable, graph: GraphModule, inputs: Sequence[Tensor]) -> C
     settings = {"size_asserts": False, "cpp.vec_isa_ok": True}
     with config.patch(settings), tracing(TracingContext(mode)), torch.no_grad():
         return inner(graph, fakes, cpp_wrapper=all(x.device.type == "cpu" for x in inputs))
+
+
+def found_on_disk() -> int:
+    """How many graphs this process has found compiled on the disk so far."""
+    counting = sys.modules.get("torch._dynamo.utils")  # not there, it has compiled nothing
+    return 0 if counting is None else counting.counters["inductor"]["fxgraph_cache_hit"]
 
 
 def in_transform() -> bool:

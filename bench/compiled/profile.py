@@ -19,7 +19,8 @@ ROUNDS = 31
 class Part:
     """One kernel of one call of the method, in seconds: all its ``calls``, and the ``floor`` of these.
 
-    The floor is the time of the kernel's matrix products, by torch, alone and on data of the same layout.
+    The floor is the time of the kernel's matrix products, each called alone, from Python, on data of the same
+    layout. Of small ones it is the time of these calls, and the kernel may be below it.
     lowering: what made the kernel, "task by task" or "torch".
     """
 
@@ -32,13 +33,25 @@ class Part:
 
 @dataclass(frozen=True)
 class Profile:
-    """Seconds of one call of the method, of its kernels, and of what is between them (``rest``)."""
+    """Seconds of one call of the method, of its kernels, and of what is between them (``rest``).
+
+    Each is a median of its own, so that by noise the kernels may add up to more than the call that they are
+    part of: ``excess``, where the rest is not known and 0.
+    """
 
     seconds: float
     parts: tuple[Part, ...]
 
     @property
     def rest(self) -> float:
+        return max(0.0, self._difference)
+
+    @property
+    def excess(self) -> float:
+        return max(0.0, -self._difference)
+
+    @property
+    def _difference(self) -> float:
         return self.seconds - sum(part.seconds for part in self.parts)
 
 

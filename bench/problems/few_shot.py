@@ -42,12 +42,13 @@ class ImageClasses:
         return cls(name, images, tuple(classes), splits, fingerprint(arrays))
 
 
-def require_few_shot(ways: int, shots: int, queries: int, strength: float) -> None:
+def require_few_shot(ways: int, shots: int, queries: int, strength: float, input_scale: float) -> None:
     """Check the fields that every few-shot problem has."""
     require(ways >= 2, "ways", ways, "2 or more")
     require(shots >= 1, "shots", shots, "1 or more")
     require(queries >= 1, "queries", queries, "1 or more")
     require(strength >= 0, "strength", strength, "0 or more")
+    require(input_scale > 0, "input_scale", input_scale, "a positive number")
 
 
 def sample(
@@ -60,8 +61,11 @@ def sample(
     shots: int,
     queries: int,
     rotations: bool = False,
+    input_scale: float = 1.0,
 ) -> Tasks:
     """Draw tasks. Inputs are [T, ways * (shots or queries), 1, h, w] in [0, 1], float64; labels are int64.
+
+    Inputs are multiplied by ``input_scale``.
 
     With ``rotations`` every class counts four times, turned by 0, 90, 180 and 270 degrees. Task i is the same
     whatever ``n_tasks`` is: each has a generator of its own, seeded in turn from ``generator``.
@@ -91,7 +95,7 @@ def sample(
             rows = torch.randperm(n_images, generator=own)[: shots + queries].numpy()
             images = data.images[classes[number // turns], rows]
             place[:, 0] = np.rot90(images, number % turns, axes=(1, 2)) / 255
-    images = torch.from_numpy(drawn)
+    images = torch.from_numpy(drawn) if input_scale == 1 else input_scale * torch.from_numpy(drawn)
     labels = torch.arange(ways)
     return Tasks(
         images[:, :, :shots].flatten(1, 2),

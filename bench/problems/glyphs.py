@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -31,6 +32,7 @@ class Glyphs(Problem):
     network: the default is small, and smooth: on a ReLU network gradient descent keeps crossing kinks (its
     gradient stayed at a tenth of the first), so it never gets where the implicit gradient is defined.
     strength: lambda of the proximal term.
+    input_scale: the ink, 1 unless told: what all pixels are multiplied by.
     """
 
     ways: int = 5
@@ -38,9 +40,11 @@ class Glyphs(Problem):
     queries: int = 15
     network: Network = field(default_factory=lambda: MLP((32,), "tanh"))
     strength: float = 2.0
+    input_scale: float = 1.0
+    later: ClassVar[tuple[str, ...]] = ("input_scale",)
 
     def __post_init__(self) -> None:
-        few_shot.require_few_shot(self.ways, self.shots, self.queries, self.strength)
+        few_shot.require_few_shot(self.ways, self.shots, self.queries, self.strength, self.input_scale)
 
     @property
     def batching(self) -> Batching:
@@ -51,7 +55,14 @@ class Glyphs(Problem):
 
     def sample(self, generator: torch.Generator, n_tasks: int, split: Split = "train") -> Tasks:
         return few_shot.sample(
-            load(), generator, n_tasks, split, ways=self.ways, shots=self.shots, queries=self.queries
+            load(),
+            generator,
+            n_tasks,
+            split,
+            ways=self.ways,
+            shots=self.shots,
+            queries=self.queries,
+            input_scale=self.input_scale,
         )
 
     def support_loss(self, phi: Vector, x: Tensor, y: Tensor) -> Float[Tensor, ""]:

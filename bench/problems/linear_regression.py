@@ -1,6 +1,7 @@
 """Linear regression with exact solutions: the problem on which every claim can be checked."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ class LinearRegression(Problem):
     objective, H + strength I, has its largest eigenvalue at ``strength * condition`` (the smoothness L) in
     every task; with fewer support points than dimensions its smallest one is ``strength``, so ``condition``
     is the exact condition number. The minimiser and the implicit meta-gradient are known in closed form.
+
+    Inputs are then multiplied by ``scale * input_scale`` and targets by ``scale``; with s the factor of the
+    inputs, the smoothness becomes strength (1 + s^2 (condition - 1)). The draws are the same at every scale.
     """
 
     dim: int = 50
@@ -26,6 +30,9 @@ class LinearRegression(Problem):
     condition: float = 6.0
     strength: float = 2.0
     noise: float = 0.1
+    scale: float = 1.0
+    input_scale: float = 1.0
+    later: ClassVar[tuple[str, ...]] = ("scale", "input_scale")
 
     def __post_init__(self) -> None:
         require(self.dim >= 1, "dim", self.dim, "1 or more")
@@ -34,6 +41,8 @@ class LinearRegression(Problem):
         require(self.condition > 1, "condition", self.condition, "a number above 1")
         require(self.strength > 0, "strength", self.strength, "a positive number")
         require(self.noise >= 0, "noise", self.noise, "0 or more")
+        require(self.scale > 0, "scale", self.scale, "a positive number")
+        require(self.input_scale > 0, "input_scale", self.input_scale, "a positive number")
 
     def init(self, generator: torch.Generator) -> Vector:
         return torch.randn(self.dim, generator=generator, dtype=torch.float64)
@@ -49,7 +58,8 @@ class LinearRegression(Problem):
         noise = self.noise * torch.randn(n, generator=generator, dtype=torch.float64)
         largest = torch.linalg.matrix_norm(x[: self.support], ord=2).square() / self.support
         x = x * (self.strength * (self.condition - 1) / largest).sqrt()
-        y = x @ weights + noise
+        y = self.scale * (x @ weights + noise)
+        x = self.scale * self.input_scale * x
         return x[: self.support], y[: self.support], x[self.support :], y[self.support :]
 
     def support_loss(self, phi: Vector, x: Tensor, y: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ class Omniglot(Problem):
     split_by: "vinyals", the 1,028 / 172 / 423 characters of Vinyals et al. 2016; or "authors", 1,200 / 0 /
     423 characters at random as in the code of iMAML, but drawn once for all (there, the test script draws
     anew, so that most of its characters were trained on).
+    input_scale: the ink, 1 unless told: what all pixels are multiplied by.
     """
 
     ways: int = 5
@@ -57,9 +58,11 @@ class Omniglot(Problem):
     strength: float = 2.0
     rotations: bool = True
     split_by: Literal["vinyals", "authors"] = "vinyals"
+    input_scale: float = 1.0
+    later: ClassVar[tuple[str, ...]] = ("input_scale",)
 
     def __post_init__(self) -> None:
-        few_shot.require_few_shot(self.ways, self.shots, self.queries, self.strength)
+        few_shot.require_few_shot(self.ways, self.shots, self.queries, self.strength, self.input_scale)
         require(self.split_by in ("vinyals", "authors"), "split_by", self.split_by, "vinyals, authors")
 
     @property
@@ -79,6 +82,7 @@ class Omniglot(Problem):
             shots=self.shots,
             queries=self.queries,
             rotations=self.rotations,
+            input_scale=self.input_scale,
         )
 
     def support_loss(self, phi: Vector, x: Tensor, y: Tensor) -> Float[Tensor, ""]:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,18 +18,24 @@ class Sinusoid(Problem):
     """y = a sin(x - p) with a in [0.1, 5], p in [0, pi], x in [-5, 5], all uniform; mean squared error.
 
     The default ``strength`` of 40 makes the inner problem convex at a random initialisation, so that the
-    implicit gradient exists; with the paper's 0.5 the inner Hessian there is indefinite.
+    implicit gradient exists; with the paper's 0.5 the inner Hessian there is indefinite. The network sees x
+    times ``scale * input_scale`` and y times ``scale``.
     """
 
     shots: int = 10
     queries: int = 10
     strength: float = 40.0
     network: Network = field(default_factory=MLP)
+    scale: float = 1.0
+    input_scale: float = 1.0
+    later: ClassVar[tuple[str, ...]] = ("scale", "input_scale")
 
     def __post_init__(self) -> None:
         require(self.shots >= 1, "shots", self.shots, "1 or more points")
         require(self.queries >= 1, "queries", self.queries, "1 or more points")
         require(self.strength >= 0, "strength", self.strength, "0 or more")
+        require(self.scale > 0, "scale", self.scale, "a positive number")
+        require(self.input_scale > 0, "input_scale", self.input_scale, "a positive number")
 
     @property
     def batching(self) -> Batching:
@@ -43,7 +50,8 @@ class Sinusoid(Problem):
         amplitude = 0.1 + 4.9 * draws[:, 0, None, None]
         phase = math.pi * draws[:, 1, None, None]
         x = 10 * draws[:, 2:, None] - 5
-        y = amplitude * torch.sin(x - phase)
+        y = self.scale * amplitude * torch.sin(x - phase)
+        x = self.scale * self.input_scale * x
         k = self.shots
         return Tasks(x[:, :k], y[:, :k], x[:, k:], y[:, k:])
 

@@ -9,18 +9,31 @@ The record of a cell is what its loose file says, or else the part in which it w
 """
 
 from bench.disk import StoreError
-from bench.record.form import MEASURED, SCHEMA, STATUSES, Record, timestamp, unmeasured
+from bench.record.form import (
+    MEASURED,
+    NO_KERNEL,
+    RAN_EAGER,
+    SCHEMA,
+    STATUSES,
+    Record,
+    engine_of,
+    timestamp,
+    unmeasured,
+)
 from bench.record.repeated import differences
 from bench.record.store import Store, find, studies
 
 __all__ = [
     "MEASURED",
+    "NO_KERNEL",
+    "RAN_EAGER",
     "SCHEMA",
     "STATUSES",
     "Record",
     "Store",
     "StoreError",
     "differences",
+    "engine_of",
     "find",
     "studies",
     "timestamp",

@@ -17,9 +17,9 @@ import pyarrow as pa
 from bench.disk import failed, stamp_of
 from bench.record.form import UnreadableError, parse
 from bench.record.loose import JSON, Loose, Text, take
-from bench.record.parquet import Row, as_tables, tables, write_part
+from bench.record.parquet import MERGED, Row, as_tables, tables, write_part
 from bench.record.parts import Part, Parts, newest
-from bench.record.repeated import keep_repeated
+from bench.record.repeated import add_repeated, keep_repeated
 
 PART_RECORDS = 20_000  # a part of this size is left alone; so many are compacted at once
 RATIO = 4  # a part is merged into smaller ones that are together at least this fraction of it
@@ -47,7 +47,7 @@ def compact(folder: Path, loose: Loose, parts: Parts) -> None:
         names = names[end:]
     # Another compaction may be quicker; of damage whoever reads the records is told.
     with suppress(FileNotFoundError, UnreadableError):
-        _merge(folder, mergeable(parts.all()))
+        _merge(folder, mergeable([part for part in parts.all() if part.whole]))
 
 
 def mergeable(parts: list[Part]) -> list[Part]:
@@ -100,15 +100,11 @@ def _rows(loose: Loose, parts: Parts, batch: _Batch) -> Iterator[Row]:
             # Later than what it replaces, whatever another machine's clock has said.
             yield Row(cell_id, record["status"], max(text.written, latest + 1), text.content)
         for name, other, record in found[:-1] if counts else found:
-            content = text.content if counts else _in_parts(parts, cell_id)
+            content = text.content if counts else parts.text(cell_id)
             if record["status"] == "ok" and other.content != content:
                 batch.beaten.append((loose.folder / name, cell_id))
             else:
                 batch.settled.append((loose.folder / name, other.digest()))
-
-
-def _in_parts(parts: Parts, cell_id: str) -> bytes:
-    return next((text.encode() for _, text in parts.texts(lambda other: other == cell_id)), b"")
 
 
 def _merge(folder: Path, chosen: list[Part]) -> None:
@@ -121,14 +117,30 @@ def _merge(folder: Path, chosen: list[Part]) -> None:
         for part in chosen:
             start = 0
             for table in tables(part.path):
-                rows = range(start, start + len(table))
+                counts = []
+                for row in range(start, start + len(table)):
+                    winner = last[part.ids[row]]
+                    counts.append(winner == (part, row))
+                    if not counts[-1] and _has_raced(part, row, *winner):
+                        add_repeated(
+                            folder, part.ids[row], table.column("json")[row - start].as_py().encode()
+                        )
                 start += len(table)
-                yield table.filter(pa.array([last[part.ids[row]] == (part, row) for row in rows], pa.bool_()))
+                yield table.filter(pa.array(counts, pa.bool_()))
 
     merged = write_part(folder, content())
     for part in chosen:
         if part.path != merged and stamp_of(part.path) == part.stamp:
             _remove(part.path)
+
+
+def _has_raced(part: Part, row: int, winner: Part, at: int) -> bool:
+    """Whether a record was merged in at the same time as the one that counts: neither knew of the other."""
+    written, later = part.written[row], winner.written[at]
+    if written >= MERGED:
+        return False
+    # A process that died as it wrote a failed record has not looked whether an ok one came.
+    return written != later if later < MERGED else part.statuses[row] == "ok" != winner.statuses[at]
 
 
 def _remove(path: Path) -> None:

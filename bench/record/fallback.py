@@ -1,8 +1,11 @@
 """Where a record goes that its store cannot take: a store of the same form in another folder.
 
-<folder>/<study>/records/<id>.json      folder: METABENCH_FALLBACK, else <tempdir>/metabench-fallback-<uid>
+<folder>/<results>-<hash>/<study>/records/<id>.json
+    folder: METABENCH_FALLBACK, else <tempdir>/metabench-fallback-<uid>
+    results, hash: name of the folder of results, and hash of its path
 """
 
+import hashlib
 import os
 import shlex
 import tempfile
@@ -26,7 +29,8 @@ def keep(
     folder = os.environ.get(VARIABLE) or None
     try:
         folder = Path(folder) if folder else _own_folder()
-        file = elsewhere(folder)
+        folder /= f"{root.absolute().name}-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]}"
+        file = elsewhere(folder)  # apart, for two folders may hold studies of one name
     except (OSError, StoreError) as second:
         return StoreError(
             f"{first}. Nor could the record be kept in {folder or tempfile.gettempdir()}: {_why(second)}. "

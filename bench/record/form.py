@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from bench.errors import UsageError
 from bench.record.shape import shape_fault
 
 SCHEMA = 1
@@ -21,6 +22,14 @@ STATUSES = (
 )
 MEASURED = ("ok", "not_converged", "non_finite")  # the statuses whose records hold numbers
 Record = dict[str, Any]
+RAN_EAGER = "compiled (ran eager)"  # asked for compiled, and every kernel fell back
+NO_KERNEL = "compiled (no kernel)"  # asked for compiled, and the method asked for no kernel
+
+
+def rank(status: str) -> int:
+    """The better of two records of a cell has the higher one: ok, then measured, then not killed."""
+    return 2 * (status == "ok") + (status in MEASURED) - (status == "killed")
+
 
 # As `text_of` writes the keys of a record: no key inside another one has a single space before it.
 _SCHEMA = f'\n "schema": {SCHEMA},\n'.encode()
@@ -56,19 +65,34 @@ def unmeasured(
     }
 
 
+def engine_of(record: Record) -> str:
+    """What a cell ran on: "eager", "compiled", `RAN_EAGER` or `NO_KERNEL`; what it asks for if it failed."""
+    asked = record["cell"].get("engine", "eager")
+    kernels = record.get("engine")
+    if asked != "compiled" or kernels is None or any("eager" not in one for one in kernels.values()):
+        return asked
+    return RAN_EAGER if kernels else NO_KERNEL
+
+
 def text_of(record: Record) -> bytes:
     """The text of a record: the same for the same record, one value a line. `ValueError` if it is none."""
-    if fault := _fault(record, record.get("id")):
+    finite = _finite(record)
+    if fault := _fault(finite, finite.get("id")):
         raise ValueError(f"this record {fault}")
-    return (json.dumps(_finite(record), sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
+    return (json.dumps(finite, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
 
 
 def parse(text: str | bytes, cell_id: str) -> Record:
-    """The record of a cell in its text; raises `UnreadableError`."""
+    """The record of a cell in its text; raises `UnreadableError`, or `UsageError` if its schema is later."""
     try:
-        record = json.loads(text)
+        record = _decode(text)
     except (ValueError, TypeError, RecursionError) as error:
         raise UnreadableError("is empty" if not text else f"is not valid JSON ({error})") from error
+    if isinstance(record, dict) and type(schema := record.get("schema")) is int and schema > SCHEMA:
+        raise UsageError(
+            f"the record of cell {cell_id} of study {record.get('study')} has schema {schema}, and this "
+            f"version of metabench reads schema {SCHEMA}: a newer version wrote it, and reads both"
+        )
     if fault := _fault(record, cell_id):
         raise UnreadableError(fault)
     return record
@@ -77,7 +101,7 @@ def parse(text: str | bytes, cell_id: str) -> Record:
 def status_in(text: bytes, cell_id: str) -> str:
     """The status of the record in ``text``, read off where that looks whole and as `text_of` writes it.
 
-    Anything else is parsed; raises `UnreadableError`.
+    Anything else is parsed, and raises what `parse` does.
     """
     # Keys are sorted: each is sought next to another one, from the end, away from what is long.
     schema = text.rfind(_SCHEMA)
@@ -89,6 +113,17 @@ def status_in(text: bytes, cell_id: str) -> str:
         if status in STATUSES:
             return status
     return parse(text, cell_id)["status"]
+
+
+def _decode(text: str | bytes) -> Any:
+    return _JSON.decode(text if isinstance(text, str) else text.decode())
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"it holds {name}")
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_number)  # Python reads NaN and Infinity, other readers do not
 
 
 def _finite(value: Any) -> Any:

@@ -25,7 +25,8 @@ class Garbage:
 def find_garbage(root: Path, days: float) -> list[Garbage]:
     """All garbage in the studies under ``root``.
 
-    Job folders count once nothing in them was written for ``days``: a job that lives touches its claim.
+    Job folders count once nothing in them was written for ``days``: a job that runs touches its claim. One
+    that waits does not, so that the queue is to be asked before they are removed.
     """
     found = []
     for study in (root / name for name in names(root)):

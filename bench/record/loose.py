@@ -7,16 +7,22 @@
 
 import hashlib
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
+from errno import ELOOP
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from bench.disk import create, failed, names
+from bench.disk import failed, names
+from bench.record.aside import Fate
 from bench.record.form import UnreadableError
+from bench.record.taking import take_if
 
 JSON, TAKEN = "json", "taken"
+_NAME = re.compile(rf"[\w-]+\.(?:{JSON}|[0-9a-f]{{32}}\.{TAKEN})")
 ALWAYS = 1 << 63  # later than everything: a file in its place goes before whatever else there is of its cell
+_LOOKS = 5  # at a file that is moved whenever it is looked at
 T = TypeVar("T")
 
 
@@ -32,12 +38,14 @@ class Text(NamedTuple):
 
 
 def read_text(path: str | Path) -> Text | None:
-    """The content of a file; None if there is none, `UnreadableError` if it is a folder."""
+    """The content of a file; None if there is none, `UnreadableError` if it can never have any."""
     try:
         descriptor = os.open(path, os.O_RDONLY)  # half the time of an object for the file
     except FileNotFoundError:  # compacted or set aside by another process just now
         return None
     except OSError as error:
+        if error.errno == ELOOP:
+            raise UnreadableError("is a symbolic link that leads in a circle") from error
         raise failed("read", Path(path), error) from error
     try:
         stat = os.fstat(descriptor)
@@ -53,34 +61,34 @@ def read_text(path: str | Path) -> Text | None:
     return Text(content, stat.st_mtime_ns)
 
 
-def take(path: Path, digest: bytes) -> Path | None:
+def take(path: Path, digest: bytes | None) -> Path | None:
     """Take a file from its place if it holds the text of this ``digest``; returns where it lies then.
 
-    None if it has gone or was replaced; what replaced it stays. There is no way to compare and remove in one
-    step, so the file is moved first, to a name that readers know, and put back if it is another one.
+    ``digest`` is None of what holds no text: a folder. None if it has gone or was replaced; what replaced it
+    stays.
     """
     taken = path.with_name(f"{path.name.partition('.')[0]}.{uuid.uuid4().hex}.{TAKEN}")
+    return take_if(path, taken, lambda file: _holds(file, digest))
+
+
+def _holds(path: Path, digest: bytes | None) -> bool:
     try:
-        os.rename(path, taken)
-    except FileNotFoundError:
-        return None
-    text = read_text(taken)
-    if text is None:  # a compaction has taken it over
-        return None
-    if text.digest() == digest:
-        return taken
-    try:
-        create(taken, path)
-    except FileExistsError:  # a third one: the next compaction weighs the two
-        return None
-    taken.unlink(missing_ok=True)
-    return None
+        text = read_text(path)
+    except UnreadableError:
+        return digest is None
+    if text is None:  # a compaction has taken it over; but a link to its own name leads nowhere now
+        return digest is None and path.is_symlink()
+    return text.digest() == digest
 
 
 class Loose:
-    """The loose records in a folder; ``damaged`` is told of files that are none, and why."""
+    """The loose records in a folder.
 
-    def __init__(self, folder: Path, damaged: Callable[[Path, str], None]):
+    ``damaged`` is told of a file that is none, why, and the digest of its text (None if it has none). It
+    answers what has become of the file.
+    """
+
+    def __init__(self, folder: Path, damaged: Callable[[Path, str, bytes | None], Fate]):
         self.folder = folder
         self._damaged = damaged
 
@@ -89,17 +97,30 @@ class Loose:
         return self.folder / f"{cell_id}.{JSON}"
 
     def names(self) -> list[str]:
-        """The files of records, sorted, so that those of one cell follow each other."""
-        return [name for name in names(self.folder) if name.endswith((f".{JSON}", f".{TAKEN}"))]
+        """The files of records, and no others, sorted, so that those of one cell follow each other."""
+        return [name for name in names(self.folder) if _NAME.fullmatch(name)]
 
-    def read(self, name: str, make: Callable[[bytes, str], T]) -> tuple[Text, T] | None:
-        """A file's text and what ``make`` makes of it and the cell's id; None if it is gone or damaged."""
-        try:
-            text = read_text(f"{self.folder}/{name}")
-            return text and (text, make(text.content, name.partition(".")[0]))
-        except UnreadableError as error:
-            self._damaged(self.folder / name, str(error))
-            return None
+    def read(
+        self, name: str, make: Callable[[bytes, str], T], gone: set[str] | None = None
+    ) -> tuple[Text, T] | None:
+        """A file's text and what ``make`` makes of it and the cell's id; None if it is gone or damaged.
+
+        ``gone`` takes in the cell if the file is not there.
+        """
+        cell_id = name.partition(".")[0]
+        for _ in range(_LOOKS):
+            text = None
+            try:
+                text = read_text(f"{self.folder}/{name}")
+                if text is not None:
+                    return text, make(text.content, cell_id)
+                if gone is not None:
+                    gone.add(cell_id)
+                return None
+            except UnreadableError as error:
+                if self._damaged(self.folder / name, str(error), text and text.digest()) is not Fate.CHANGED:
+                    break
+        return None
 
     def each(
         self, make: Callable[[bytes, str], T], wanted: Callable[[str], bool] | None
@@ -108,7 +129,14 @@ class Loose:
 
         A cell with several files comes several times; one that lies in its place was written `ALWAYS`.
         """
-        for name in self.names():
-            cell_id, _, ending = name.partition(".")
-            if (wanted is None or wanted(cell_id)) and (found := self.read(name, make)):
-                yield cell_id, ALWAYS if ending == JSON else found[0].written, found[1]
+        found = self.names()
+        for _ in range(_LOOKS):
+            gone: set[str] = set()
+            for name in found:
+                cell_id, _, ending = name.partition(".")
+                if (wanted is None or wanted(cell_id)) and (read := self.read(name, make, gone)):
+                    yield cell_id, ALWAYS if ending == JSON else read[0].written, read[1]
+            if not gone:
+                break
+            # Compacted, or under another name for a moment.
+            found = [name for name in self.names() if name.partition(".")[0] in gone]

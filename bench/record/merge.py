@@ -2,15 +2,15 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
 from bench.disk import failed
 from bench.record.compaction import PART_RECORDS
-from bench.record.form import MEASURED, Record, UnreadableError, parse, text_of
-from bench.record.parquet import Row, as_tables, write_part
+from bench.record.form import Record, UnreadableError, parse, text_of
+from bench.record.loose import read_text
+from bench.record.parquet import Row, as_tables, merged_row, write_part
 from bench.record.repeated import COMPARED, add_repeated, differences, repeated_names
 from bench.record.store import Store
 
@@ -37,58 +37,62 @@ def merge(source: Store, target: Store) -> Merged:
     """
     merged, there = Merged(), target.ids()
     both = there.keys() & source.ids().keys()
-    fresh = ((text, record) for text, record in source.texts() if record["id"] not in there)
-    while write_part(target.folder, as_tables(_rows(fresh, merged))) is not None:
+    new = ((text, record) for text, record in source.texts() if record["id"] not in there)
+    fresh: dict[str, int] = {}
+    while write_part(target.folder, as_tables(_rows(new, fresh))) is not None:
         pass
-    known = {r["id"]: (_hash(r), _hash(_compared(r))) for r in target.each(both.__contains__)}
+    # Others have written or merged meanwhile, and did not see what was brought in just now.
+    raced = _raced(target, fresh)
+    merged.new = len(fresh) - len(raced)
+    known = {r["id"]: (_hash(r), _hash(_compared(r))) for r in target.each((both | raced).__contains__)}
+    beaten: dict[str, list[Record]] = {}
+    for cell_id, text in target.parts.merged(raced):
+        record = parse(text, cell_id)
+        if cell_id in known and _hash(record) != known[cell_id][0]:
+            beaten.setdefault(cell_id, []).append(record)
     try:
         for text, record in source.texts(known.__contains__):
-            whole, results = known[record["id"]]
-            if _hash(record) == whole:
-                merged.same += 1
-                continue
-            first = _add(target, text, record, there[record["id"]])
-            merged.repeated += 1
-            if _hash(_compared(record)) != results:
-                merged.differ.append((record["id"], differences(first, record)))
+            cell_id = record["id"]
+            whole, results = known[cell_id]
+            others = [record] if _hash(record) != whole else beaten.get(cell_id, [])
+            merged.same += not others
+            merged.repeated += bool(others)
+            for other in others:
+                first = target.read(cell_id) or {}
+                target.put(cell_id, text if other is record else text_of(other), weigh=True)
+                if _hash(_compared(other)) != results:
+                    merged.differ.append((cell_id, differences(first, other)))
         _add_repeated(source, target)
     except OSError as error:
         raise failed("write", target.folder, error) from error
     return merged
 
 
-def _rows(fresh: Iterator[tuple[bytes, Record]], merged: Merged) -> Iterator[Row]:
-    for text, record in islice(fresh, PART_RECORDS):
-        merged.new += 1
-        yield Row(record["id"], record["status"], time.time_ns(), text)
+def _rows(new: Iterator[tuple[bytes, Record]], fresh: dict[str, int]) -> Iterator[Row]:
+    for text, record in islice(new, PART_RECORDS):
+        row = merged_row(record["id"], record["status"], text)
+        fresh[row.cell_id] = row.written
+        yield row
 
 
-def _add(target: Store, text: bytes, record: Record, status: str) -> Record:
-    """Store another record of a cell whose record in ``target`` has this ``status``; returns that one."""
-    cell_id = record["id"]
-    first = target.read(cell_id) or {}
-    if _rank(record["status"]) > _rank(status):
-        if first:
-            add_repeated(target.folder, cell_id, text_of(first))
-        target.put(cell_id, text, replace=True)
-    else:
-        add_repeated(target.folder, cell_id, text)
-    return first
+def _raced(target: Store, fresh: dict[str, int]) -> set[str]:
+    """Which of the ``fresh`` cells have another record than the one that was brought in."""
+    found = {name.partition(".")[0] for name in target.loose.names()} & fresh.keys()
+    for part in target.parts.all():
+        found.update(i for i, w in zip(part.ids, part.written, strict=True) if fresh.get(i, w) != w)
+    return found
 
 
 def _add_repeated(source: Store, target: Store) -> None:
     for name in repeated_names(source.folder):
-        cell_id, content = name.partition(".")[0], (source.folder / "repeated" / name).read_bytes()
+        cell_id = name.partition(".")[0]
         try:
-            record = parse(content, cell_id)
+            text = read_text(source.folder / "repeated" / name)
+            record = text and parse(text.content, cell_id)
         except UnreadableError:  # `metabench verify` tells of it
             continue
-        if record != target.read(cell_id):
-            add_repeated(target.folder, cell_id, content)
-
-
-def _rank(status: str) -> int:
-    return 2 * (status == "ok") + (status in MEASURED) - (status == "killed")
+        if text and record != target.read(cell_id):
+            add_repeated(target.folder, cell_id, text.content)
 
 
 def _compared(record: Record) -> Record:

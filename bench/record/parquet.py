@@ -7,21 +7,24 @@ records.parquet                                                one of before, wi
 import hashlib
 import os
 import re
+import uuid
 from collections.abc import Iterable, Iterator
-from errno import ESTALE
+from errno import ELOOP, ESTALE
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.disk import beside, failed, names, sync_folder
-from bench.record.form import UnreadableError
+from bench.disk import Stamp, beside, failed, names, stamp_of, sync_folder
+from bench.record.form import UnreadableError, rank
+from bench.record.taking import take_if
 
 COLUMNS = pa.schema(
     [("id", pa.string()), ("status", pa.string()), ("written", pa.int64()), ("json", pa.string())]
 )
 GROUP_RECORDS, GROUP_BYTES = 500, 16 * 2**20  # a row group is what is held in memory at once
+MERGED = 1 << 47  # written before this: merged in, see `merged_row`; nanoseconds of a day and a half
 _NAME = re.compile(r"records(?:\.([0-9a-f]{16}))?\.parquet")
 _FIRST = "records.parquet"
 
@@ -33,6 +36,16 @@ class Row(NamedTuple):
     status: str
     written: int
     text: bytes
+
+
+def merged_row(cell_id: str, status: str, text: bytes) -> Row:
+    """The row of a record that was brought in from elsewhere, and has replaced nothing here.
+
+    It is older than all that is written here; of several the better one counts, then one that is the same
+    whichever came first. So nobody who merges at the same time need know of the other.
+    """
+    order = int.from_bytes(hashlib.sha256(text).digest()[:5])
+    return Row(cell_id, status, (rank(status) + 1 << 44) + order, text)
 
 
 def part_paths(folder: Path) -> list[Path]:
@@ -78,7 +91,7 @@ def tables(
         number = getattr(error, "errno", None)
         if number == ESTALE:  # removed on another machine
             raise FileNotFoundError(path) from error
-        if isinstance(error, OSError) and number is not None:
+        if isinstance(error, OSError) and number not in (None, ELOOP):
             raise failed("read", path, error) from error
         raise UnreadableError(f"is not a readable Parquet file of records ({error})") from error
 
@@ -95,6 +108,15 @@ def row_groups(path: Path) -> Iterator[pa.Table | UnreadableError]:
             yield from tables(path, groups=[group])
         except UnreadableError as error:
             yield error
+
+
+def take_part(path: Path, stamp: Stamp) -> Path | None:
+    """Take a part from its place if it has this ``stamp``; returns where it lies then, as another part.
+
+    None if it has gone or was replaced; what replaced it stays.
+    """
+    taken = path.with_name(f"records.{uuid.uuid4().hex[:16]}.parquet")
+    return take_if(path, taken, lambda file: file.is_symlink() or stamp_of(file) == stamp)
 
 
 def as_tables(rows: Iterable[Row]) -> Iterator[pa.Table]:

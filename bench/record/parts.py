@@ -4,7 +4,8 @@ The version that was written last counts. So parts may overlap in any way, and a
 as any part made of them.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -15,17 +16,24 @@ import pyarrow.compute as pc
 
 from bench.disk import Stamp, stamp_of
 from bench.record.form import UnreadableError
-from bench.record.parquet import COLUMNS, part_paths, tables
+from bench.record.parquet import COLUMNS, MERGED, part_paths, row_groups, tables
+
+_COLUMNS = [name for name in COLUMNS.names if name != "json"]
+_EMPTY = pa.schema([COLUMNS.field(name) for name in _COLUMNS]).empty_table()
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The columns of a part but the records themselves; ``starts`` has the first row of every row group."""
+    """The columns of a part but the records themselves; ``starts`` has the first row of every row group.
+
+    Of one that is damaged, and not ``whole``, the row groups that cannot be read have no rows.
+    """
 
     path: Path
     stamp: Stamp
     columns: pa.Table
     starts: list[int]
+    whole: bool = True
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -44,27 +52,35 @@ class Part:
 
 
 class Parts:
-    """The union of the parts in a folder; ``damaged`` is told of one that is damaged, and moves it away."""
+    """The union of the parts in a folder.
 
-    def __init__(self, folder: Path, damaged: Callable[[Path, str], None]):
+    ``damaged`` is told of one that is damaged, and why, and moves it away with what can be read of it in
+    a new part. Of one that stays, what can be read is read.
+    """
+
+    def __init__(self, folder: Path, damaged: Callable[[Path, str, Stamp], object]):
         self.folder = folder
         self._damaged = damaged
         self._known: dict[Path, Part] = {}
-        self._unreadable: set[tuple[Path, Stamp]] = set()  # still there after they were to be moved away
+        self._unreadable: set[tuple[Path, Stamp]] = set()  # those that were told of
         self._winners: dict[str, tuple[Part, int]] | None = None
 
     def all(self) -> list[Part]:
         """The parts that there are now."""
+        known, missed, again = dict(self._known), set(), True
         found: dict[Path, Part] = {}
-        for path in part_paths(self.folder):
-            stamp = stamp_of(path)
-            if stamp is None or (path, stamp) in self._unreadable:
-                continue
-            part = self._known.get(path)
-            if part is None or part.stamp != stamp:
-                part = self._load(path, stamp)
-            if part is not None:
-                found[path] = part
+        while again:
+            found, told = {}, len(self._unreadable)
+            absent = set()
+            for path in part_paths(self.folder):
+                part = self._at(path, known.get(path))
+                if part is None:
+                    absent.add(path)
+                else:
+                    found[path] = known[path] = part
+            # What was merged or moved away meanwhile lies in a part that may not have been listed.
+            again = len(self._unreadable) > told or not absent <= missed
+            missed |= absent
         if found != self._known:
             self._known, self._winners = found, None
         return list(found.values())
@@ -103,25 +119,58 @@ class Parts:
                 except FileNotFoundError:  # merged into another one just now
                     again = True
                 except UnreadableError as error:
-                    self._tell(part.path, part.stamp, str(error))
-                    again = True
+                    if part.whole:
+                        self._tell(part.path, part.stamp, str(error))
+                        again = True
+
+    def text(self, cell_id: str) -> bytes:
+        """The text of a cell's record, empty if it has none."""
+        return next((text.encode() for _, text in self.texts(lambda other: other == cell_id)), b"")
+
+    def merged(self, wanted: Container[str]) -> Iterator[tuple[str, str]]:
+        """(id, text) of all that was merged in of cells that are ``wanted``, whether it counts or not."""
+        for part in self.all():
+            rows = [i for i, w in enumerate(part.written) if w < MERGED and part.ids[i] in wanted]
+            with suppress(FileNotFoundError, UnreadableError):  # a compaction keeps what it drops of these
+                yield from _texts(part, rows)
+
+    def _at(self, path: Path, known: Part | None) -> Part | None:
+        """The part at a path, ``known`` if it is still that; None if it has gone or was found damaged."""
+        stamp = stamp_of(path)
+        if stamp is None:
+            return None
+        whole = (path, stamp) not in self._unreadable
+        if known is not None and known.stamp == stamp and known.whole == whole:
+            return known
+        return self._load(path, stamp) if whole else _remains(path, stamp)
 
     def _load(self, path: Path, stamp: Stamp) -> Part | None:
-        columns = [name for name in COLUMNS.names if name != "json"]
         try:
-            groups = list(tables(path, columns))
+            return _part(path, stamp, tables(path, _COLUMNS))
         except FileNotFoundError:
             return None
         except UnreadableError as error:
             self._tell(path, stamp, str(error))
             return None
-        starts = list(accumulate(map(len, groups), initial=0))[:-1]
-        empty = pa.schema([COLUMNS.field(name) for name in columns]).empty_table()
-        return Part(path, stamp, pa.concat_tables([empty, *groups]).combine_chunks(), starts)
 
     def _tell(self, path: Path, stamp: Stamp, why: str) -> None:
-        self._damaged(path, why)
+        self._damaged(path, why, stamp)
         self._unreadable.add((path, stamp))
+
+
+def _remains(path: Path, stamp: Stamp) -> Part | None:
+    """What can be read of a damaged part."""
+    groups = (_EMPTY if isinstance(g, UnreadableError) else g.select(_COLUMNS) for g in row_groups(path))
+    try:
+        return _part(path, stamp, groups, whole=False)
+    except FileNotFoundError:
+        return None
+
+
+def _part(path: Path, stamp: Stamp, content: Iterable[pa.Table], whole: bool = True) -> Part:
+    groups = list(content)
+    starts = list(accumulate(map(len, groups), initial=0))[:-1]
+    return Part(path, stamp, pa.concat_tables([_EMPTY, *groups]).combine_chunks(), starts, whole)
 
 
 def newest(parts: Iterable[Part]) -> dict[str, tuple[Part, int]]:

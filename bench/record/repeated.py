@@ -1,6 +1,7 @@
 """Records of cells that have one already: kept beside it, so that nothing runs twice unreported.
 
 repeated/<id>.<32 hex digits of the SHA-256 of the text>.json
+repeated/<id>.<hex>.taken                                       as among loose records
 """
 
 import hashlib
@@ -10,6 +11,7 @@ from typing import Any
 
 from bench.disk import beside, names, sync_folder, write_new
 from bench.record.form import Record
+from bench.record.loose import JSON, TAKEN
 
 COMPARED = ("status", "calls", "accuracy")  # what the same cell gives again, unlike times and memory
 
@@ -37,7 +39,7 @@ def keep_repeated(folder: Path, file: Path, cell_id: str) -> Path:
 
 def repeated_names(folder: Path) -> list[str]:
     """The files of repeated records in the folder of a study, by cell."""
-    return [name for name in names(folder / "repeated") if name.endswith(".json")]
+    return [name for name in names(folder / "repeated") if name.endswith((f".{JSON}", f".{TAKEN}"))]
 
 
 def _place(folder: Path, cell_id: str, content: bytes) -> Path:

@@ -1,26 +1,101 @@
 """What readers of records rely on; a record may hold more."""
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Annotated, Any, NotRequired
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-Values = list[bool | float | None]
-Samples = list[float]
+Values = list[bool | FiniteFloat | None]
 
 
-class Accuracy(TypedDict, total=False):
+def _moment(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+def _has(*keys: str, unless: str = "missing") -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Checks that a table holds these keys, or the one that says why it does not."""
+
+    def check(table: dict[str, Any]) -> dict[str, Any]:
+        if unless not in table and (absent := [key for key in keys if key not in table]):
+            raise ValueError(f"has no {absent[0]}")
+        return table
+
+    return check
+
+
+class Reason(TypedDict):
+    message: str
+    type: NotRequired[str | None]
+    traceback: NotRequired[str | None]
+
+
+class Reference(TypedDict):
+    missing: NotRequired[str]
+    missing_tasks: NotRequired[dict[str, str]]
+    how: NotRequired[str]
+    relative_error: NotRequired[Values | None]
+    cosine: NotRequired[Values | None]
+    norm_ratio: NotRequired[Values | None]
+
+
+class Accuracy(TypedDict):
     adapted: dict[str, Values | None]
     stats: dict[str, Values]
     converged: list[bool]
     meta_grad_norm: Values
-    references: dict[str, dict[str, Any]]
+    references: dict[str, Annotated[Reference, AfterValidator(_has("how"))]]
 
 
-class Time(TypedDict, total=False):
-    samples_s: Samples
-    reference_s: Samples
-    control_s: Samples
+def _per_task(accuracy: Accuracy) -> Iterator[tuple[str, list[Any] | None]]:
+    yield "converged", accuracy["converged"]
+    yield "meta_grad_norm", accuracy["meta_grad_norm"]
+    yield from accuracy["adapted"].items()
+    yield from accuracy["stats"].items()
+    for reference in accuracy["references"].values():
+        for key in ("relative_error", "cosine", "norm_ratio"):
+            yield key, reference.get(key)
+
+
+def _as_long(lists: Iterator[tuple[str, list[Any] | None]]) -> None:
+    first, n = "", None
+    for name, values in lists:
+        if values is None:
+            continue
+        if n is None:
+            first, n = name, len(values)
+        if len(values) != n:
+            raise ValueError(f"{first} has {n} values, and {name} {len(values)}")
+
+
+def _one_a_task(accuracy: Accuracy) -> Accuracy:
+    _as_long(_per_task(accuracy))
+    return accuracy
+
+
+class Named(TypedDict):
+    name: str
+
+
+class Time(TypedDict):
+    samples_s: list[FiniteFloat]
+    reference_s: list[FiniteFloat]
+    control_s: list[FiniteFloat]
+    reference: Named
+
+
+def _rounds(time: Time) -> Time:
+    _as_long((key, time[key]) for key in ("samples_s", "reference_s", "control_s"))
+    if not time["samples_s"]:
+        raise ValueError("has no samples")
+    return time
+
+
+class Certified(TypedDict):
+    bound: float
+    tasks: list[dict[str, Any]]
 
 
 class Cell(TypedDict):
@@ -28,17 +103,32 @@ class Cell(TypedDict):
     method: dict[str, Any]
 
 
-class Shape(TypedDict, total=False):
+class Kernel(TypedDict):
+    eager: NotRequired[str]
+    error: NotRequired[FiniteFloat | None]
+    eager_error: NotRequired[FiniteFloat | None]
+    seconds: NotRequired[FiniteFloat]
+    operations: NotRequired[int]
+
+
+_KERNEL = _has("error", "eager_error", "seconds", "operations", unless="eager")
+
+
+class Shape(TypedDict):
     cell: Cell
-    reason: dict[str, Any] | None
-    accuracy: Accuracy | None
-    time: Time | None
-    tensor_bytes: dict[str, Any] | None
-    resident: dict[str, Any] | None
-    calls: dict[str, int] | None
-    environment: dict[str, Any] | None
-    engine: dict[str, dict[str, Any]] | None
-    pass_seconds: dict[str, float] | None
+    reason: Reason | None
+    started: Annotated[str, AfterValidator(_moment)]
+    seconds: FiniteFloat
+    accuracy: NotRequired[Annotated[Accuracy, AfterValidator(_one_a_task)] | None]
+    time: NotRequired[Annotated[Time, AfterValidator(_rounds)] | None]
+    tensor_bytes: NotRequired[Annotated[dict[str, Any], AfterValidator(_has("peak", "meter"))] | None]
+    resident: NotRequired[Annotated[dict[str, Any], AfterValidator(_has("growth_bytes"))] | None]
+    certified: NotRequired[Certified | None]
+    numerics: NotRequired[dict[str, Any] | None]
+    calls: NotRequired[dict[str, int] | None]
+    environment: NotRequired[dict[str, Any] | None]
+    engine: NotRequired[dict[str, Annotated[Kernel, AfterValidator(_KERNEL)]] | None]
+    pass_seconds: NotRequired[dict[str, FiniteFloat] | None]
 
 
 _SHAPE = TypeAdapter(Shape)

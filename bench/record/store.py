@@ -1,7 +1,7 @@
 """The records of one study: written by any number of processes on any machine, read as a whole."""
 
+import hashlib
 import os
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from errno import EBUSY
@@ -10,13 +10,14 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from bench.disk import StoreError, beside, create, litter, sync_folder, write_new
+from bench.disk import Stamp, StoreError, beside, create, litter, stamp_of, sync_folder, write_new
 from bench.record import compaction, fallback
-from bench.record.form import Record, UnreadableError, parse, status_in, text_of
+from bench.record.aside import Aside, Fate
+from bench.record.form import Record, UnreadableError, parse, rank, status_in, text_of
 from bench.record.loose import ALWAYS, Loose, read_text, take
-from bench.record.parquet import is_part, row_groups, write_part
+from bench.record.parquet import is_part, row_groups, take_part, write_part
 from bench.record.parts import Parts
-from bench.record.repeated import differences, keep_repeated, repeated_names
+from bench.record.repeated import add_repeated, differences, keep_repeated, repeated_names
 
 T = TypeVar("T")
 _ATTEMPTS = 100  # every one that fails is another process's success
@@ -26,14 +27,16 @@ class Store:
     """The records of one study under ``root``.
 
     Reading changes nothing, except that a damaged file is moved aside: ``set_aside`` has one line for each.
-    Everything raises `StoreError` where the folder cannot be read or written.
+    Without ``moves`` it stays too, and of a part what can be read is read. Everything raises `StoreError`
+    where the folder cannot be read or written, and `UsageError` where a newer version of metabench wrote it.
     """
 
-    def __init__(self, root: str | Path, study: str):
+    def __init__(self, root: str | Path, study: str, moves: bool = True):
         self.root = Path(root)
         self.study = study
         self.folder = self.root / study
-        self.set_aside: list[str] = []
+        self._aside = Aside(self.folder, moves)
+        self.set_aside = self._aside.lines
         self.loose = Loose(self.folder / "records", self.put_record_aside)
         self.parts = Parts(self.folder, self.put_part_aside)
 
@@ -56,14 +59,18 @@ class Store:
 
             raise fallback.keep(error, self.loose.path(cell_id), self.root, elsewhere) from error
 
-    def put(self, cell_id: str, content: bytes, replace: bool = False) -> Path:
-        """As `write`, for the text of a record. Raises `OSError` or `StoreError`; leaves no litter."""
+    def put(self, cell_id: str, content: bytes, replace: bool = False, weigh: bool = False) -> Path:
+        """As `write`, for the text of a record. Raises `OSError` or `StoreError`; leaves no litter.
+
+        With ``weigh`` every record that is as good stays, and one that makes way is kept as a repeated one.
+        """
         path = self.loose.path(cell_id)
+        own = rank(status_in(content, cell_id)) if weigh else rank("ok")
         with beside(path) as new:
             write_new(new, content)
             for _ in range(_ATTEMPTS):
                 there = self.loose.read(path.name, status_in)
-                status, latest = self.parts.find(cell_id)
+                before = status, latest = self.parts.find(cell_id)
                 if there is not None:
                     status, latest = there[1], max(latest, there[0].written)
                 if there is not None and there[0].content == content:  # a network has said that it failed
@@ -73,13 +80,19 @@ class Store:
                 if replace:
                     os.replace(new, path)
                     break
-                if status == "ok":
+                if status is not None and rank(status) >= own:
                     return keep_repeated(self.folder, new, cell_id)
+                if status is not None and weigh:
+                    other = there[0].content if there else self.parts.text(cell_id)
+                    add_repeated(self.folder, cell_id, other)
                 if self._create(new, path, there[0].digest() if there else None):
-                    # An ok record may have come and been compacted while the name was free.
-                    if status is None and self.parts.find(cell_id)[0] == "ok":
-                        with suppress(FileNotFoundError):
-                            return keep_repeated(self.folder, path, cell_id)
+                    # A better record may have come and been compacted, or merged in, while the name was free.
+                    now = self.parts.find(cell_id)
+                    came = now != before and now[0] is not None and rank(now[0]) >= own
+                    if came and self.parts.text(cell_id) != content:
+                        mine = take(path, hashlib.sha256(content).digest())
+                        if mine is not None:
+                            return keep_repeated(self.folder, mine, cell_id)
                     break
             else:
                 raise OSError(EBUSY, "other processes write it all the time", str(path))
@@ -112,10 +125,9 @@ class Store:
             try:
                 yield text.encode(), parse(text, cell_id)
             except UnreadableError as error:
-                self._say(
-                    f"the record of {cell_id} in a part in {self.folder} {error}; `metabench verify "
-                    f"{self.study} --repair` takes it out, so that its cell is run again"
-                )
+                where = f"the record of {cell_id} in a part in {self.folder}"
+                repair = f"`metabench verify {self.study} --repair`"
+                self._aside.say(where, str(error), f"{repair} takes it out, so that its cell is run again")
 
     def records(self) -> list[Record]:
         """All records, in the order of their ids."""
@@ -125,12 +137,13 @@ class Store:
         """The cells that were run again unasked: id, and whether the deterministic results agree."""
         others: dict[str, list[Record]] = {}
         for name in repeated_names(self.folder):
-            path, cell_id = self.folder / "repeated" / name, name.partition(".")[0]
+            path, cell_id, text = self.folder / "repeated" / name, name.partition(".")[0], None
             try:
                 if text := read_text(path):
-                    others.setdefault(cell_id, []).append(parse(text.content, cell_id))
+                    record = parse(text.content, cell_id)
+                    others.setdefault(cell_id, []).append(record)
             except UnreadableError as error:
-                self._put_aside(path, str(error))
+                self.put_record_aside(path, str(error), text and text.digest())
         firsts = {record["id"]: record for record in self.each(others.__contains__)} if others else {}
         return [
             (i, not any(differences(firsts[i], other) for other in records if i in firsts))
@@ -155,24 +168,41 @@ class Store:
                 with suppress(OSError):  # gone, or not ours to remove: it does no harm
                     path.unlink()
 
-    def put_record_aside(self, path: Path, why: str) -> None:
-        """Move a damaged loose file to where nothing reads it."""
-        self._put_aside(path, why, "its cell will be run again")
+    def put_record_aside(self, path: Path, why: str, digest: bytes | None) -> Fate:
+        """Move a damaged file of a record to where nothing reads it, if it has this ``digest`` still."""
+        cell_id = path.name.partition(".")[0]
+        alone = path.parent == self.loose.folder and self.parts.find(cell_id)[0] is None
+        if alone and path != self.loose.path(cell_id):
+            alone = not self.loose.path(cell_id).exists()
+        then = "its cell will be run again" if alone else ""
+        return self._aside.put(path, why, then, lambda: take(path, digest))
 
-    def put_part_aside(self, path: Path, why: str, sound: Iterable[pa.Table] | None = None) -> None:
-        """Move a damaged part to where nothing reads it, when what is ``sound`` of it is in a new one."""
+    def put_part_aside(
+        self, path: Path, why: str, stamp: Stamp, sound: Iterable[pa.Table] | None = None
+    ) -> Fate:
+        """Move a damaged part to where nothing reads it, if it has this ``stamp`` still.
+
+        Before, what is ``sound`` of it goes into a new one. Where that is not possible the part stays.
+        """
+        if not self._aside.moves:
+            return self._aside.leave(path, why, "what can be read of it is read")
         readable = (table for table in row_groups(path) if isinstance(table, pa.Table))
-        saved = None
-        with suppress(StoreError):
+        try:
             saved = write_part(self.folder, readable if sound is None else sound)
+        except StoreError as error:
+            if stamp_of(path) != stamp:
+                return Fate.CHANGED
+            cause = error.__cause__
+            reason = cause.strerror if isinstance(cause, OSError) else error
+            where = f"what can be read of it is read; it stays where it is ({reason})"
+            return self._aside.leave(path, why, where)
         if saved == path:  # the damage was where no record is
-            self._say(f"{path} {why}; all its records could be read, and it was written anew")
-        elif saved:
-            self._put_aside(
-                path, why, f"what can be read of it is now in {saved}, other cells will be run again"
-            )
-        else:
-            self._put_aside(path, why, "the cells in it will be run again")
+            self._aside.say(path, why, "all its records could be read, and it was written anew")
+            return Fate.MOVED
+        then = "the cells in it will be run again"
+        if saved:
+            then = f"what can be read of it is now in {saved}, other cells will be run again"
+        return self._aside.put(path, why, then, lambda: take_part(path, stamp))
 
     def _loose(
         self, make: Callable[[bytes, str], T], wanted: Callable[[str], bool] | None = None
@@ -203,22 +233,6 @@ class Store:
         if taken is not None:  # after any other error it stays, and still counts
             taken.unlink(missing_ok=True)
         return created
-
-    def _put_aside(self, path: Path, why: str, then: str = "") -> None:
-        target = self.folder / "set_aside" / f"{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}"
-        try:
-            target.parent.mkdir(exist_ok=True)
-            os.replace(path, target)
-            where = f"moved to {target}"
-        except FileNotFoundError:  # another process was first
-            return
-        except OSError as error:
-            where = f"it stays where it is ({error.strerror})"
-        self._say("; ".join(filter(None, (f"{path} {why}", then, where))))
-
-    def _say(self, line: str) -> None:
-        if line not in self.set_aside:
-            self.set_aside.append(line)
 
 
 def studies(root: str | Path) -> list[str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from bench.cells import cell_id
-from bench.disk import names
+from bench.disk import names, stamp_of
+from bench.record.aside import Fate
 from bench.record.form import UnreadableError, parse
 from bench.record.loose import TAKEN, read_text
 from bench.record.parquet import intact, part_paths, row_groups, tables
@@ -20,13 +21,15 @@ from bench.record.store import Store
 class Verdict:
     """What a store holds: ``records`` of ``cells`` cells that are sound, and what is not.
 
-    ``damaged`` has (file, what is wrong with it), ``notes`` what does no harm. ``lost`` are the cells without
-    a sound record, which are to be run again; those of a part that cannot be opened are not among them.
+    ``damaged`` has (file, what is wrong with it), ``left`` those of them that were not moved away, ``notes``
+    what does no harm. ``lost`` are the cells without a sound record, which are to be run again; those of
+    a part that cannot be opened are not among them.
     """
 
     records: int = 0
     cells: set[str] = field(default_factory=set)
     damaged: list[tuple[Path, str]] = field(default_factory=list)
+    left: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     lost: set[str] = field(default_factory=set)
 
@@ -48,7 +51,8 @@ def verify(store: Store, repair: bool = False) -> Verdict:
             "compact` drops them when it merges their parts"
         )
     if aside := names(store.folder / "set_aside"):
-        verdict.notes.append(f"{len(aside):,} damaged files in {store.folder / 'set_aside'}")
+        files = "damaged file" if len(aside) == 1 else "damaged files"
+        verdict.notes.append(f"{len(aside):,} {files} in {store.folder / 'set_aside'}")
     return verdict
 
 
@@ -69,22 +73,12 @@ def _verify_loose(store: Store, verdict: Verdict, repair: bool) -> None:
     known = store.loose.names()
     for name in known:
         path, cell = store.loose.folder / name, name.partition(".")[0]
-        try:
-            text = read_text(path)
-        except UnreadableError as error:
-            wrong = str(error)
-        else:
-            if text is None:  # compacted just now
-                continue
-            wrong = fault(text.content, cell)
+        wrong = _verify_file(store, path, verdict, repair)
         if wrong is None:
             verdict.records += 1
             verdict.cells.add(cell)
-            continue
-        verdict.damaged.append((path, wrong))
-        verdict.lost.add(cell)
-        if repair:
-            store.put_record_aside(path, wrong)
+        elif wrong:
+            verdict.lost.add(cell)
     left = sum(name.endswith(f".{TAKEN}") for name in known)
     if left:
         verdict.notes.append(f"{left:,} files of a compaction that was killed; the next one takes them in")
@@ -92,9 +86,31 @@ def _verify_loose(store: Store, verdict: Verdict, repair: bool) -> None:
         verdict.notes.append(f"{store.loose.folder / name} is none of the store's files")
 
 
+def _verify_file(store: Store, path: Path, verdict: Verdict, repair: bool) -> str | None:
+    """What is wrong with the record in a file; None if it is sound, empty if it has gone just now."""
+    while True:
+        text = None
+        try:
+            text = read_text(path)
+            if text is None:  # compacted
+                return ""
+            wrong = fault(text.content, path.name.partition(".")[0])
+        except UnreadableError as error:
+            wrong = str(error)
+        if wrong is None:
+            return None
+        fate = store.put_record_aside(path, wrong, text and text.digest()) if repair else Fate.STAYS
+        if fate is not Fate.CHANGED:  # else it is to be looked at again
+            verdict.damaged.append((path, wrong))
+            if fate is Fate.STAYS:
+                verdict.left.append(path)
+            return wrong
+
+
 def _verify_part(store: Store, path: Path, verdict: Verdict, repair: bool) -> None:
     wrong: list[str] = []
     cells: list[str] = []
+    stamp = stamp_of(path)
     try:
         if not intact(path):
             wrong.append("does not have the checksum that is its name")
@@ -125,7 +141,8 @@ def _verify_part(store: Store, path: Path, verdict: Verdict, repair: bool) -> No
             for table, faults in _examined(path)
             if not isinstance(table, UnreadableError)
         )
-        store.put_part_aside(path, wrong[0] + more, sound)
+        if stamp and store.put_part_aside(path, wrong[0] + more, stamp, sound) is Fate.STAYS:
+            verdict.left.append(path)
 
 
 def _examined(path: Path) -> Iterator[tuple[pa.Table | UnreadableError, list[str | None]]]:
@@ -141,15 +158,6 @@ def _examined(path: Path) -> Iterator[tuple[pa.Table | UnreadableError, list[str
 def _verify_repeated(store: Store, verdict: Verdict, repair: bool) -> None:
     found = 0
     for name in repeated_names(store.folder):
-        path = store.folder / "repeated" / name
-        text = read_text(path)
-        if text is None:
-            continue
-        wrong = fault(text.content, name.partition(".")[0])
-        found += wrong is None
-        if wrong is not None:
-            verdict.damaged.append((path, wrong))
-            if repair:
-                store.put_record_aside(path, wrong)
+        found += _verify_file(store, store.folder / "repeated" / name, verdict, repair) is None
     if found:
         verdict.notes.append(f"{found:,} records of cells that have one, in {store.folder / 'repeated'}")

@@ -1,7 +1,6 @@
 """The batteries of linear solvers and of preconditioners."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from bench.api import LinearSolver, Preconditioner, Solution
 from bench.registry import is_stochastic
 from bench.testing.battery import Battery, battery
 from bench.testing.samples import draws, product, system
+from bench.testing.variants import core, variant
 
 EPS32 = torch.finfo(torch.float32).eps
 ALL = (0, 1, 2)  # the tasks of `system`
@@ -42,12 +42,6 @@ def relative_residual(matrix: Tensor, rhs: Tensor, x: Tensor) -> Tensor:
     return (rhs - product(matrix)(x)).norm(dim=1) / rhs.norm(dim=1)
 
 
-def variant(solver: Any, **values: Any) -> Any:
-    """The solver with those of the values whose fields it has."""
-    has = {f.name for f in fields(solver)}
-    return replace(solver, **{key: value for key, value in values.items() if key in has})
-
-
 @battery
 def check_linear_solver(run: Battery, plugin: LinearSolver | str | dict[str, Any]) -> None:
     """The battery of a linear solver, on random symmetric positive definite and indefinite systems.
@@ -60,7 +54,7 @@ def check_linear_solver(run: Battery, plugin: LinearSolver | str | dict[str, Any
     solver = run.construct("linear", plugin)
     if solver is None:
         return
-    iterative = hasattr(solver, "tolerance") and hasattr(solver, "iterations")
+    iterative = hasattr(core(solver), "tolerance") and hasattr(core(solver), "iterations")
     versions = [("", solver)]
     if iterative:
         versions.append((", tolerance 1e-3", variant(solver, tolerance=1e-3)))
@@ -71,7 +65,7 @@ def check_linear_solver(run: Battery, plugin: LinearSolver | str | dict[str, Any
     _products(run, solver)
     _range(run, solver)
     _not_finite(run, solver)
-    if solver.krylov:
+    if core(solver).krylov:
         _termination(run, solver)
     matrix, rhs = system(10.0)
     zero = run.attempt("zero right-hand side", lambda: solve(solver, matrix, torch.zeros_like(rhs)))
@@ -81,7 +75,7 @@ def check_linear_solver(run: Battery, plugin: LinearSolver | str | dict[str, Any
         _warm_start(run, solver)
         _early_stop(run, solver)
     # A tolerance of 0 counts as met, so that it is a positive one that has to be honest.
-    allowed = max(1e-2, getattr(solver, "tolerance", 0))
+    allowed = max(1e-2, getattr(core(solver), "tolerance", 0))
     asked = variant(solver, tolerance=allowed)
     for label, version, (matrix, rhs) in (
         ("indefinite", asked, system(10.0, indefinite=True)),
@@ -115,7 +109,7 @@ def _solution(run: Battery, solver: Any, condition: float, label: str) -> None:
     gap = (true - solution.stats["residual"]).abs()
     close = bool((gap <= 1e-9 * true + rounding).all())
     run.add(f"residual is that of the returned iterate {label}", close, f"off by {gap.max().item():.1e}")
-    tolerance = getattr(solver, "tolerance", 0.0) or torch.inf  # 0 asks for all iterations
+    tolerance = getattr(core(solver), "tolerance", 0.0) or torch.inf  # 0 asks for all iterations
     allowed = tolerance * (1 + 1e-9) + rounding
     _honest(run, f"converged means that the tolerance is met {label}", solution, true, allowed)
     for scale in SCALES:
@@ -139,7 +133,7 @@ def _solution(run: Battery, solver: Any, condition: float, label: str) -> None:
 
 def _float32(run: Battery, solver: Any, iterative: bool) -> None:
     """In float32 a recursive residual parts from the true one, by far on an ill-conditioned system."""
-    versions = [("", variant(solver, iterations=min(300, getattr(solver, "iterations", 0))))]
+    versions = [("", variant(solver, iterations=min(300, getattr(core(solver), "iterations", 0))))]
     if iterative:
         versions.append((", tolerance 1e-3", variant(solver, tolerance=1e-3, iterations=300)))
     for condition in (1e3, 1e6):
@@ -152,7 +146,7 @@ def _float32(run: Battery, solver: Any, iterative: bool) -> None:
             solution = run.attempt(name, lambda v=version, m=matrix, b=rhs: solve(v, m, b))
             if solution is None:
                 continue
-            x, b, tolerance = solution.value.double(), rhs.double(), getattr(version, "tolerance", 0.0)
+            x, b, tolerance = solution.value.double(), rhs.double(), getattr(core(version), "tolerance", 0.0)
             true = relative_residual(matrix, b, x)
             rounding = 10 * EPS32 * (1 if tolerance > 0 else 1 + x.norm(dim=1) / b.norm(dim=1))
             gap = (true - solution.stats["residual"]).abs()
@@ -172,12 +166,12 @@ def _range(run: Battery, solver: Any) -> None:
         if solution is not None:
             true = relative_residual(scale * matrix.double(), rhs.double(), solution.value.double())
             _honest(run, f"{name}: solved, or says that it is not", solution, true, 1e-2)
-            solved = bool(solution.converged.all()) or not solver.krylov
+            solved = bool(solution.converged.all()) or not core(solver).krylov
             run.add(f"{name}: solved by a Krylov method", solved, f"residuals {true.tolist()}")
 
 
 def _not_finite(run: Battery, solver: Any) -> None:
-    fewer = variant(solver, iterations=min(40, getattr(solver, "iterations", 0)))
+    fewer = variant(solver, iterations=min(40, getattr(core(solver), "iterations", 0)))
     for version in (fewer, variant(fewer, tolerance=1e-3)):
         matrix, rhs = system(10.0)
         clean = solve(version, matrix, rhs).value[[0, 2]]
@@ -212,7 +206,8 @@ def _termination(run: Battery, solver: Any) -> None:
 def _identity(run: Battery, solver: Any) -> None:
     _, rhs = system(3.0)
     # One step suffices on a multiple of I: any for a Krylov method, 1 / step for a fixed step length.
-    matrix = torch.eye(rhs.shape[1], dtype=rhs.dtype).expand(len(rhs), -1, -1) / getattr(solver, "step", 1.0)
+    step = getattr(core(solver), "step", 1.0)
+    matrix = torch.eye(rhs.shape[1], dtype=rhs.dtype).expand(len(rhs), -1, -1) / step
     solution = run.attempt("A = I", lambda: solve(variant(solver, tolerance=1e-6), matrix, rhs))
     if solution is not None:
         steps = solution.stats["iterations"].tolist()

@@ -4,10 +4,13 @@ from methods.inner.adam import Adam
 from methods.inner.armijo import Armijo
 from methods.inner.closed_form import ClosedForm
 from methods.inner.gradient_descent import GradientDescent
+from methods.inner.gradients_in import GradientsIn
 from methods.inner.hessian_free import HessianFree
+from methods.inner.in_dtype import InDtype
 from methods.inner.lbfgs import LBFGS
 from methods.inner.momentum import Momentum
 from methods.inner.nesterov import Nesterov
+from methods.inner.rounded import entered
 
 __all__ = [
     "LBFGS",
@@ -15,7 +18,10 @@ __all__ = [
     "Armijo",
     "ClosedForm",
     "GradientDescent",
+    "GradientsIn",
     "HessianFree",
+    "InDtype",
     "Momentum",
     "Nesterov",
+    "entered",
 ]

@@ -1,19 +1,17 @@
 """A torch loss as a JAX function: traced to ATen operations, each played by its `jax.numpy` twin."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from inspect import signature
 from operator import getitem
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.api import Declined
 from methods.libraries.jax_operations import operations
+from methods.libraries.loss_graph import nodes
 
 REARRANGING = ("aten.split_with_sizes", "aten.view", "aten.t")
 
@@ -28,7 +26,7 @@ class Translation:
     """
 
     def __init__(self, function: Callable[..., Tensor], *examples: Tensor):
-        *self._nodes, output = _traced(function, [x.detach() for x in examples])
+        *self._nodes, output = nodes(function, [x.detach() for x in examples])
         self._output, known = output.args[0], operations()
         self._inputs = [node for node in self._nodes if node.op == "placeholder"]
         self._steps = {n: _step(n, known) for n in self._nodes if n.op in ("call_function", "get_attr")}
@@ -56,32 +54,6 @@ class Translation:
             if node not in found and all(n in found for n in node.all_input_nodes):
                 found[node] = function(**map_arg(arguments, found.__getitem__))
         return map_arg(wanted, found.__getitem__)
-
-
-class _DifferentiatedThroughout(TorchDispatchMode):
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if not torch.is_grad_enabled():
-            raise Declined(f"no translation of torch.no_grad(), around {func}, to JAX")
-        return func(*args, **(kwargs or {}))
-
-
-def _traced(function: Callable[..., Tensor], examples: Sequence[Tensor]) -> Iterable[Node]:
-    """The graph of ``function``; its tensors have no values there, so that none becomes a constant."""
-
-    def watched(*tensors: Tensor) -> Tensor:
-        with torch.enable_grad(), _DifferentiatedThroughout():
-            return function(*tensors)
-
-    function(*examples)  # what it keeps for later calls (an lru_cache) must not be made by a trace
-    try:
-        return make_fx(watched, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples).graph.nodes
-    except Declined:
-        raise
-    except Exception as error:  # it went well with values: what it wants of a graph, the graph has not
-        said = (str(error).splitlines() or [""])[0]
-        raise Declined(
-            f"no translation to JAX of what asks for the value of a tensor: {type(error).__name__}: {said}"
-        ) from error
 
 
 def _step(node: Node, known: dict[str, Callable]) -> tuple[Callable, dict[str, Any]]:

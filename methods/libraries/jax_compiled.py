@@ -48,7 +48,7 @@ def run(
     with jax.enable_x64(dtype == torch.float64):
         inputs = [x.detach() for x in (bilevel.start, *tasks)]
         shapes = tuple((tuple(x.shape[1:]), x.dtype) for x in inputs)
-        function = _compiled(Exactly(bilevel.problem), Exactly(inner), make, iterations, shapes)
+        function = _compiled(Exactly((bilevel.problem, inner, make, iterations, shapes)))
         found = jax.block_until_ready(function(*(x.numpy() for x in inputs)))
         meta_grad, adapted = (list(torch.from_dlpack(x)) for x in found)
     calls["inner_grads"] = inner.steps + calls.get("inner_grads", 0)
@@ -56,17 +56,11 @@ def run(
 
 
 @lru_cache(maxsize=64)
-def _compiled(
-    of_problem: Exactly[Problem],
-    of_inner: Exactly[GradientDescent],
-    make: Make,
-    iterations: int | None,
-    shapes: tuple,
-) -> Callable:
+def _compiled(of: Exactly[tuple[Problem, GradientDescent, Make, int | None, tuple]]) -> Callable:
     """jit over all tasks, vmap or one after another as the problem says: arrays -> (meta_grad, adapted)."""
     import jax
 
-    problem, inner = of_problem.value, of_inner.value
+    problem, inner, make, iterations, shapes = of.value
     phi, x, y, query_x, query_y = (torch.zeros(shape, dtype=kind) for shape, kind in shapes)
     support = Translation(lambda p, a, b: problem.support_loss(p, a, b), phi, x, y)
     query = Translation(lambda p, a, b: problem.query_loss(p, a, b), phi, query_x, query_y)

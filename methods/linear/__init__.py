@@ -4,6 +4,7 @@ from methods.linear.conjugate_gradient import ConjugateGradient
 from methods.linear.dense import Dense
 from methods.linear.fixed_point import FixedPoint
 from methods.linear.gmres import GMRES
+from methods.linear.in_dtype import InDtype
 from methods.linear.minres import Minres
 from methods.linear.neumann import Neumann
 from methods.linear.normal_cg import NormalCG
@@ -15,6 +16,7 @@ __all__ = [
     "ConjugateGradient",
     "Dense",
     "FixedPoint",
+    "InDtype",
     "Minres",
     "Neumann",
     "NormalCG",

@@ -18,13 +18,15 @@ def conjugate_gradient(
     iterations: int,
     tolerance: float,
     precondition: Matvec | None = None,
+    dots: torch.dtype | None = None,
 ) -> Solution:
     """See `ConjugateGradient`; with ``precondition``, the inner products are those of r with z = M^-1 r."""
 
     def part(function: Callable, *static: Any) -> Callable:
         if precondition is None:
-            return fused(matvec, function, None, *static)
-        return partial(function, matvec, precondition, *static)  # a closure over tensors names no kernel
+            return fused(matvec, function, None, dots, *static)
+        # A closure over tensors names no kernel.
+        return partial(function, matvec, precondition, dots, *static)
 
     size, bb, x, r, p, rr, rz = part(parts.first)(rhs, () if start is None else (start,))
     curvature, taken, goal = torch.full_like(rr, torch.inf), torch.zeros_like(rr), tolerance**2 * bb
