@@ -33,7 +33,7 @@ def by(frame: pd.DataFrame, column: str, name: str = "{}") -> list[Cut]:
 def measures(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Cut]:
     """A cut of everything for each of the measures that there are."""
     everything = pd.Series(True, index=frame.index)
-    found = grid.measured(frame, metrics) or list(metrics[:1])
+    found = grid.measured_or_first(frame, metrics)
     return [Cut(metric.title, everything, metric) for metric in found]
 
 
@@ -44,7 +44,7 @@ def over(
 
     A row without a measure of its own shows ``metric``.
     """
-    looks = {name: look for name, look in style.DTYPES.items() if (frame["dtype"] == name).any()}
+    looks = style.dtypes(frame["dtype"])
     frame = frame.assign(method=frame["dtype"])  # what curves, marks of failures and remarks go by
     failed = bool((frame["status"] != "ok").any())
     height = panels.ROW + panels.strip_height(frame)

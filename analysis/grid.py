@@ -32,9 +32,14 @@ def measured(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Metric]:
     ]
 
 
+def measured_or_first(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Metric]:
+    """What is `measured`, or else the first of ``metrics``, whose empty panel says that there is nothing."""
+    return measured(frame, metrics) or list(metrics[:1])
+
+
 def shows(frame: pd.DataFrame, metrics: Sequence[Metric]) -> str:
     """`over_steps` in words."""
-    what = listed(measured(frame, metrics) or metrics[:1])
+    what = listed(measured_or_first(frame, metrics))
     several = frame["problem"].nunique() > 1
     return (
         f"Of each method's meta-gradient of the whole batch of tasks, against the number of inner steps K: "
@@ -45,7 +50,7 @@ def shows(frame: pd.DataFrame, metrics: Sequence[Metric]) -> str:
 def over_steps(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Figure]:
     """One figure per three problems; medians with intervals, failures in a strip above the data."""
     frame = table.with_axes(frame)
-    rows = measured(frame, metrics) or list(metrics[:1])
+    rows = measured_or_first(frame, metrics)
     everything = style.styles(frame["method"])
     figures = []
     for problems in chunks(frame):

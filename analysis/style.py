@@ -164,6 +164,12 @@ OTHER_LINES: list[Line] = [
 ]
 
 
+def dtypes(names: Iterable[str]) -> dict[str, Style]:
+    """The styles of the dtypes among ``names``, in the order of every legend."""
+    there = set(names)
+    return {name: look for name, look in DTYPES.items() if name in there}
+
+
 def of(label: str) -> Style:
     """The style of a method's label; the same one wherever and whenever it is asked for."""
     return _variant(label, 0)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from bench.api import Bilevel, Estimate, Method, Problem
+from bench.api import Bilevel, Estimate, Method, PerTask, Problem
 
 
 def asked(description: dict[str, Any], problem: Problem, method: Method) -> int:
@@ -41,9 +41,12 @@ def estimate(method: Method, bilevel: Bilevel, at_once: int) -> Estimate:
         bilevel.memory[name] = torch.cat([part.memory[name] for part in parts])
     grads, adapted, converged, stats = zip(*found, strict=True)
     names = dict.fromkeys(name for each in stats for name in each)
-    unknown = [row.new_full(row.shape[:1], torch.nan) for row in adapted]
-    joined = {
-        name: torch.cat([each.get(name, missing) for each, missing in zip(stats, unknown, strict=True)])
-        for name in names
-    }
+    joined = {name: torch.cat([_told(name, each) for each in found]) for name in names}
     return Estimate(torch.cat(grads), torch.cat(adapted), torch.cat(converged), joined)
+
+
+def _told(name: str, estimate: Estimate) -> PerTask:
+    """A statistic of a chunk; NaN where it has none, for what a solver tells may depend on what it met."""
+    if name in estimate.stats:
+        return estimate.stats[name]
+    return estimate.adapted.new_full((len(estimate.adapted),), torch.nan)

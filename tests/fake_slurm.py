@@ -25,10 +25,6 @@ class FakeQueue:
     def missing(self) -> str | None:
         return self.silence
 
-    def jobs(self, ids: Iterable[str]) -> dict[str, JobState]:
-        self.asked.append(list(ids))
-        return {job: self._state(job, "") for job in self.states if job in self.asked[-1]}
-
     def named(self, names: Iterable[str], ids: Iterable[str] = ()) -> dict[str, JobState]:
         self.asked.append(list(ids))
         found = {job: self._state(job, next(iter(names))) for job in self.states}

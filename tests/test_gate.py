@@ -64,6 +64,15 @@ def found(*options: object) -> tuple[int, dict[str, str]]:
     return told["code"], {d["metric"]: d["verdict"] for d in told["differences"] if "imaml" in d["cell"]}
 
 
+def assert_found(verdicts: dict[str, str]) -> None:
+    """The gate fails with these verdicts; with a single one, with nothing else."""
+    code, differences = found()
+    assert code == 1
+    assert verdicts.items() <= differences.items()
+    if len(verdicts) == 1:
+        assert differences == verdicts
+
+
 def edit(change: Callable[[dict[str, Any]], object]) -> None:
     """Change the baseline's JSON in place."""
     table = json.loads(Path("gate.json").read_text())
@@ -109,11 +118,7 @@ def test_what_is_planted_is_found(
     fault: toy_gate.Fault, verdicts: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(toy_gate, "planted", fault)
-    code, differences = found()
-    assert code == 1
-    assert verdicts.items() <= differences.items()
-    if len(verdicts) == 1:
-        assert differences == verdicts
+    assert_found(verdicts)
 
 
 @pytest.mark.parametrize(
@@ -132,11 +137,7 @@ def test_what_is_planted_beside_compiled_kernels_is_found(
     metrics = entry(json.loads(Path("gate.json").read_text()))["metrics"]
     assert metrics["calls_of._apply()"] == 3
     monkeypatch.setattr(toy_gate, "planted", fault)
-    code, differences = found()
-    assert code == 1
-    assert verdicts.items() <= differences.items()
-    if len(verdicts) == 1:
-        assert differences == verdicts
+    assert_found(verdicts)
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_readme_says_what_is_measured_and_what_is_not(speed, growth) -> None:
     assert "metabench run scaling" in readme.scaling_section(empty)
     text = readme.peers_section(speed)
     assert "| sinusoid, MAML, K = 5 |" in text
-    assert text.endswith("(results/reference/peers/figures/peers-2.png)")
+    assert text.endswith("(reference/peers/figures/peers-2.png)")
     text = readme.scaling_section(growth)
     head, _, *lines = text.partition("\n\n")[0].splitlines()
     assert head == (
@@ -236,7 +236,7 @@ def test_readme_says_what_is_measured_and_what_is_not(speed, growth) -> None:
     assert maml[3].endswith(scaling.TWO)  # 91,201 and 1,004,001 parameters
     assert [float(x.strip(scaling.TWO)) for x in maml[1:4]] == pytest.approx(list(slopes.values()), abs=0.005)
     assert maml[4] == ""  # no iterations of CG
-    assert text.endswith("(results/reference/scaling/figures/scaling.png)")
+    assert text.endswith("(reference/scaling/figures/scaling.png)")
 
 
 def test_exponents_say_what_they_rest_on_and_gaps_why_they_are_there() -> None:

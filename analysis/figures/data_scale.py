@@ -14,7 +14,7 @@ METRICS = (ERRORS["implicit"], ERRORS["maml"], OWN_ROUNDING)
 
 def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
     """In words."""
-    measures = listed(grid.measured(frame, METRICS) or METRICS[:1])
+    measures = listed(grid.measured_or_first(frame, METRICS))
     return (
         "Of each method, against the factor that all inputs are multiplied by, a curve for each dtype: "
         f"{measures}. Columns: methods. One figure for each problem."

@@ -97,8 +97,8 @@ def draw(frame: pd.DataFrame) -> list[Figure]:
 
 
 def _metrics(frame: pd.DataFrame) -> tuple[list[Metric], list[Metric]]:
-    errors = grid.measured(frame, [ERRORS["implicit"], ERRORS["maml"]]) or [ERRORS["implicit"]]
-    return errors, grid.measured(frame, [RELATIVE, TENSOR_BYTES]) or [RELATIVE]
+    errors = grid.measured_or_first(frame, [ERRORS["implicit"], ERRORS["maml"]])
+    return errors, grid.measured_or_first(frame, [RELATIVE, TENSOR_BYTES])
 
 
 def _figure(

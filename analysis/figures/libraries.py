@@ -27,4 +27,4 @@ def draw(frame: pd.DataFrame) -> list[Figure]:
 
 
 def _metrics(frame: pd.DataFrame) -> list[Metric]:
-    return grid.measured(frame, WANTED) or [WANTED[0]]
+    return grid.measured_or_first(frame, WANTED)

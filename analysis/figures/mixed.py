@@ -27,7 +27,7 @@ def draw(frame: pd.DataFrame) -> list[Figure]:
     metric = _metric(frame)
     frame = frame.assign(method=frame["method"].map(choice))
     names, problems = style.ordered(frame["method"]), list(dict.fromkeys(frame["problem"]))
-    looks = {name: look for name, look in style.DTYPES.items() if (frame["dtype"] == name).any()}
+    looks = style.dtypes(frame["dtype"])
     failed = bool((frame["status"] != "ok").any())
     entries = [*looks, *([panels.FAILED] if failed else [])]
     figure, axes = panels.canvas(1, max(len(problems), 2), entries, row=len(names) * ROW + 0.3)

@@ -55,7 +55,7 @@ def _has(found: pd.DataFrame, family: str) -> bool:
 def _measured(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[Metric]]:
     found = peers.rows(frame)
     time = peers.TO_JAX if found[peers.TO_JAX.column].notna().any() else RELATIVE
-    return found, grid.measured(found, [time, RESIDENT, ERRORS["maml"]]) or [time]
+    return found, grid.measured_or_first(found, [time, RESIDENT, ERRORS["maml"]])
 
 
 def draw(frame: pd.DataFrame) -> list[Figure]:

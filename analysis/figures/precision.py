@@ -14,7 +14,7 @@ METRICS = (ERRORS["implicit"], ROUNDING["implicit"], TRUNCATION["implicit"], ERR
 
 def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
     """In words."""
-    measures = listed(grid.measured(frame, METRICS) or METRICS[:1])
+    measures = listed(grid.measured_or_first(frame, METRICS))
     text = (
         "Of each method, against the number of inner steps K, a curve for each dtype: "
         f"{measures}. Columns: methods. One figure for each problem."

@@ -39,7 +39,7 @@ def _measured(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Axis, pd.DataFram
     """`scaling.rows`, the axes with their cells, and the costs that were measured."""
     found = scaling.rows(frame)
     swept = scaling.axes(found) or {scaling.AXES[0]: found}
-    return found, swept, grid.measured(found, scaling.COSTS) or [scaling.COSTS[0]]
+    return found, swept, grid.measured_or_first(found, scaling.COSTS)
 
 
 def draw(frame: pd.DataFrame) -> list[Figure]:
