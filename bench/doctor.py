@@ -165,7 +165,8 @@ def _kernel() -> str:
     (kernel,) = engine.report().values()
     if "eager" in kernel:
         return f"does not work: {native.missing() or kernel['eager']}"
-    return f"works: a kernel in {kernel['seconds']:.1f} s, {kernel['error']:.1g} from float64"
+    how = "by torch" if kernel["lowering"] == "torch" else kernel["lowering"]
+    return f"works: a kernel, {how}, in {kernel['seconds']:.1f} s, {kernel['error']:.1g} from float64"
 
 
 def _one_task(problem: str, engine: Engine | None = None) -> Bilevel:
