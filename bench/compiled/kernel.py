@@ -3,7 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -134,21 +134,18 @@ class Kernel:
     def __call__(self, values: Sequence[Tensor], kept: Kept) -> Any:
         """The results for all inputs of the `Source`."""
         assert self.call is not None
-        rows = []
-        for number, inputs in enumerate(self._inputs(values, self.used)):
-            rows.append(self.call(inputs + kept[number] if kept else inputs))
+        several = self._inputs(values, self.used)
+        rows = [self.call(inputs + kept[t] if kept else inputs) for t, inputs in enumerate(several)]
         results = [torch.cat(column) for column in zip(*rows, strict=True)] if len(rows) > 1 else rows[0]
         return results[0] if self.shape is None else nest(results, self.shape)
 
-    def _inputs(self, values: Sequence[Tensor], used: list[int]) -> Iterator[list[Tensor]]:
+    def _inputs(self, values: Sequence[Tensor], used: list[int]) -> list[list[Tensor]]:
         """The inputs of every call: one for all tasks, or one a task."""
         inputs = [values[i] for i in used]
         if not self.parts:
-            yield inputs
-            return
-        by_task = [_by_task(i, values[i]) for i in used]
-        for t in range(len(values[1])):
-            yield [x[t : t + 1] if own else x for x, own in zip(inputs, by_task, strict=True)]
+            return [inputs]
+        pairs = list(zip(inputs, [_by_task(i, values[i]) for i in used], strict=True))
+        return [[x[t : t + 1] if own else x for x, own in pairs] for t in range(len(values[1]))]
 
     def report(self) -> dict[str, Any]:
         """For the record: JSON types."""
