@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from bench import cores, launch, pool, processes
 from bench.cells import Cell
@@ -316,6 +317,31 @@ def test_cuda_devices_are_shared_out(monkeypatch):
     assert cores.devices(6) == [None] * 6
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert cores.devices(2) == [None, None]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_worker_that_has_lost_its_device_runs_no_other_cell(store, tmp_path, jobs):
+    actions = ["print", "lose", "lose", "lose", "lose", "print"]  # more than may die idle
+    cells = [toy_cell(seed, action, tmp_path) for seed, action in enumerate(actions)]
+    assert run_cells(cells, store, jobs, runner=toy_runner) == Counter(ok=len(cells))
+    pids = [pid_in(tmp_path / f"{action}-{seed}") for seed, action in enumerate(actions)]
+    assert len(set(pids[1:5])) == 4
+    assert not any(alive(pid) for pid in pids)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_error_of_cuda_that_does_not_go_away_is_of_its_cell_alone(store, tmp_path):
+    actions = ["print", "poison", "print"]
+    cells = [toy_cell(seed, action, tmp_path) for seed, action in enumerate(actions)]
+    cells = [Cell(cell.id, cell.description | {"device": "cuda"}) for cell in cells]
+    assert run_cells(cells, store, runner=toy_runner) == Counter(ok=2, error=1)
+    reason = store.read(cells[1].id)["reason"]
+    assert (reason["type"], reason["message"]) == (
+        "AcceleratorError",
+        "CUDA error: device-side assert triggered",
+    )
+    before, broken, after = (pid_in(tmp_path / f"{action}-{seed}") for seed, action in enumerate(actions))
+    assert before == broken != after
 
 
 def test_memory_of_a_process_is_that_of_its_family():

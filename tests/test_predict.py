@@ -165,6 +165,20 @@ def test_memory_of_done_cells_is_that_which_they_held(cells):
     assert prediction.memory == 16 * 10**9
 
 
+def test_cells_on_cuda_leave_the_prediction_of_those_on_the_cpu_alone(cells):
+    kinds = [c for c in cells if c.description["seed"] == 0]
+    there = [Cell(f"cuda {c.id}", c.description | {"device": "cuda"}) for c in kinds]
+    alone = predict(kinds, [], nothing, budget_s=60.0)
+    both = predict([*there, *kinds], [], nothing, budget_s=60.0)
+    assert [p.memory for p in both] == [None] * len(kinds) + [p.memory for p in alone]
+    assert all(p.memory for p in alone)
+    # Tensors on a device are not in the memory of the process, and its seconds are not the CPU's.
+    (first, *_), record = there, record_of(there[0], 100.0, tensor_bytes={"peak": 2**40})
+    mine, theirs = predict([first, kinds[0]], [first], reading({first.id: record}), budget_s=60.0)
+    assert (mine.seconds, mine.memory) == (100.0, None)
+    assert theirs == predict([kinds[0]], [], nothing, budget_s=60.0)[0]
+
+
 def test_a_plugin_asks_for_what_it_needs(monkeypatch):
     toys = register_toys(monkeypatch)
     monkeypatch.setattr(toys.ToyMethod, "resources", Resources(gpus=2, minutes=5.0))
