@@ -220,7 +220,7 @@ def _phrase(key: str, value: Any) -> str:
 
 
 def devices(table: pd.DataFrame) -> pd.Series:
-    """The column ``device`` with the GPU's name behind it where cells ran on several: nothing then mixes them."""
+    """The column ``device``, with the GPU's name where cells ran on several, so that nothing mixes them."""
     if "environment.gpu" not in table or table["environment.gpu"].nunique() < 2:
         return table["device"]
     named = table["device"] + " (" + table["environment.gpu"].astype("string") + ")"

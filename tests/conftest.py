@@ -13,7 +13,6 @@ from bench.record.fallback import VARIABLE
 from tests.command_line import TINY, metabench
 from tests.real_slurm import RealCluster, the_cluster
 
-
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # on a GPU that it finds it would take most of the memory
 
 
