@@ -66,10 +66,7 @@ def clock(device: str) -> dict[str, Any]:
     times = measure.time_interleaved(lambda: a @ a, lambda: a @ a, ROUNDS, a.device)
     ratio = median(x / y for x, y in zip(times["samples_s"], times["reference_s"], strict=True))
     itself = f"a matrix product takes {ratio:.3g} times as long as itself"
-    return {
-        "state": "ok",
-        "detail": f"{_step()}; {itself}" if device == "cpu" else f"CUDA's events; {itself}",
-    }
+    return {"state": "ok", "detail": f"{_step() if device == 'cpu' else 'events of CUDA'}; {itself}"}
 
 
 def _step() -> str:

@@ -1,4 +1,4 @@
-"""Kinds: cells that differ in nothing but the seed. Families: kinds of one device that differ in numbers only."""
+"""Kinds: cells that differ in nothing but the seed. Families: kinds on one device that differ in numbers."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -131,10 +131,8 @@ def test_cuda_is_declined_without_a_device():
 def test_a_cuda_device_that_is_not_there_is_declined():
     record = run_cell(cell(device="cuda:63"), "study")
     assert record["status"] == "declined"
-    assert (
-        "this machine has no cuda:63; the CUDA devices that torch can use: cuda:0"
-        in record["reason"]["message"]
-    )
+    expected = "this machine has no cuda:63; the CUDA devices that torch can use: cuda:0"
+    assert record["reason"]["message"].startswith(expected)
 
 
 @pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
@@ -149,14 +147,8 @@ def test_a_cell_on_cuda():
 
 
 def test_messages_of_cuda_say_what_happened_and_the_traceback_the_rest():
-    known = (
-        "CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total capacity of 79.18 GiB of which "
-    )
-    known += "3.50 MiB is free."
-    for more in (
-        " Process 622 has 60.08 GiB memory in use.",
-        " Including non-PyTorch memory, this process has",
-    ):
+    known = "CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total capacity of 79 GiB."
+    for more in (" Process 622 has 60.08 GiB memory in use.", " Including non-PyTorch memory, this process"):
         status, reason = classify(torch.OutOfMemoryError(known + more))
         assert (status, reason["message"]) == ("out_of_memory", known)
         assert more in reason["traceback"]

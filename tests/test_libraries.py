@@ -196,9 +196,8 @@ import jax
 print(grad.device, *{device.platform for device in jax.devices()})
 """
     environment = {key: value for key, value in os.environ.items() if key != "JAX_PLATFORMS"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["cpu", "cpu"]
 
 

@@ -25,8 +25,8 @@ class Engine:
     """Compiles for one cell and knows afterwards what it used: `bench.bilevel.Engine`.
 
     Kernels are shared by all engines of the process: one for each function, problem, layout of the tensors,
-    number of threads and precision of float32's products. A function that cannot be traced or compiled, or whose kernel is further from
-    float64 than eager mode is, runs in eager mode; `report` says why.
+    number of threads and precision of float32's products. A function that cannot be traced or compiled, or
+    whose kernel is further from float64 than eager mode is, runs in eager mode; `report` says why.
     """
 
     def __init__(self) -> None:
