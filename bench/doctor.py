@@ -170,7 +170,8 @@ def _kernel(device: str) -> str:
     (kernel,) = engine.report().values()
     if "eager" in kernel:
         return f"does not work: {(device == 'cpu' and native.missing()) or kernel['eager']}"
-    return f"works: a kernel in {kernel['seconds']:.1f} s, {kernel['error']:.1g} from float64"
+    how = "by torch" if kernel["lowering"] == "torch" else kernel["lowering"]
+    return f"works: a kernel, {how}, in {kernel['seconds']:.1f} s, {kernel['error']:.1g} from float64"
 
 
 def _one_task(problem: str, device: str = "cpu", engine: Engine | None = None) -> Bilevel:
