@@ -120,9 +120,9 @@ def _machine() -> dict[str, Any]:
 def _torch() -> dict[str, Any]:
     devices = {}
     for i in range(torch.cuda.device_count()):
-        known, (free, _) = gpu(torch.device("cuda", i)), torch.cuda.mem_get_info(i)
+        known, (free, whole) = gpu(torch.device("cuda", i)), torch.cuda.mem_get_info(i)
         devices[f"cuda:{i}"] = (
-            f"{known['gpu']}, {known['gpu_memory'] / GIB:.1f} GiB ({free / GIB:.1f} free), "
+            f"{known['gpu']}, {whole / GIB:.1f} GiB ({free / GIB:.1f} free), "
             f"driver {known['gpu_driver'] or 'unknown'}, cuDNN {known['cudnn'] or 'not there'}"
         )
     return {

@@ -42,12 +42,17 @@ class BrokenPromiseError(TypeError):
 
 def lost(device: str) -> bool:
     """Whether a CUDA error of this process is one that every later call on ``device`` meets again."""
-    if not device.startswith("cuda") or not torch.cuda.is_initialized():
+    number = torch.device(device).index or 0
+    if (
+        not device.startswith("cuda")
+        or not torch.cuda.is_initialized()
+        or number >= torch.cuda.device_count()
+    ):
         return False
     try:
-        torch.cuda.synchronize(device)
-    except (RuntimeError, AssertionError):  # a device that is not there is an assertion of torch's
-        return (torch.device(device).index or 0) < torch.cuda.device_count()
+        torch.cuda.synchronize(number)
+    except RuntimeError:
+        return True
     return False
 
 

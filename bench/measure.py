@@ -179,7 +179,8 @@ def _cuda_bytes(run: Run, device: torch.device) -> dict[str, Any]:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_stats(device)
-    result = run()
+    with torch.autograd.set_multithreading_enabled(False):  # else it is chance when its thread lets go
+        result = run()
     torch.cuda.synchronize(device)
     after = torch.cuda.memory_stats(device)
     del result

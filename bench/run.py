@@ -82,14 +82,9 @@ def _cpu() -> str:
 
 
 def gpu(device: torch.device) -> dict[str, Any]:
-    """A CUDA device for the record: its name, memory in bytes and driver, and torch's cuDNN."""
-    properties = torch.cuda.get_device_properties(device)
-    return {
-        "gpu": properties.name,
-        "gpu_memory": properties.total_memory,
-        "gpu_driver": _driver(),
-        "cudnn": torch.backends.cudnn.version(),
-    }
+    """A CUDA device for the record: its name and driver, and torch's cuDNN."""
+    name = torch.cuda.get_device_name(device)
+    return {"gpu": name, "gpu_driver": _driver(), "cudnn": torch.backends.cudnn.version()}
 
 
 @lru_cache
