@@ -233,7 +233,7 @@ if __name__ == "__main__":
 def test_workers_end_when_their_parent_is_killed(store, tmp_path):
     (tmp_path / "driver.py").write_text(DRIVER)
     root = Path(launch.__file__).parents[1]
-    environment = os.environ | {"PYTHONPATH": str(root)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), *filter(None, sys.path)])}
     driver = subprocess.Popen([sys.executable, tmp_path / "driver.py", tmp_path], env=environment)
     try:
         wait_for(lambda: (tmp_path / "sleep-1").exists() and (tmp_path / "sleep-1").read_text())

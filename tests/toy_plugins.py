@@ -89,7 +89,7 @@ TOYS: dict[str, dict[str, type]] = {
 }
 
 
-HOARD = 800 * 2**20  # bytes
+HOARD = 1600 * 2**20  # bytes; torch for CUDA takes 600 MiB to begin with
 _kept: list[bytearray] = []
 
 
