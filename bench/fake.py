@@ -52,8 +52,8 @@ class _GoOn(TorchDispatchMode):
 class Faker:
     """Predicts peaks, one after another, in a process that is begun when it is needed; see `faker`.
 
-    On a machine with a GPU only as long as the process that asks has not gone backward itself: torch's
-    autograd then has threads, and refuses to work in a copy without them.
+    With a torch built for CUDA only as long as the process that asks has not gone backward itself: autograd
+    then has threads, and refuses to work in a copy without them.
     """
 
     def __init__(self) -> None:

@@ -270,7 +270,10 @@ def test_a_worker_that_outgrows_its_share_is_ended(store, tmp_path):
     assert statuses == Counter(ok=4, out_of_memory=1)
     record = store.read(hoard.id)
     assert record["reason"]["type"] == "MemoryLimit"
-    assert re.fullmatch(r"ended at [0-9.]+ GiB .*, above the 0\.78 GiB that .*", record["reason"]["message"])
+    limit = re.escape(f"{HOARD / 2**30:.2f}")
+    assert re.fullmatch(
+        rf"ended at [0-9.]+ GiB .*, above the {limit} GiB that .*", record["reason"]["message"]
+    )
     assert record["reason"]["resident_bytes"] > HOARD
     assert not alive(pid_in(tmp_path / "hoard-1"))
     assert told.count(("start", hoard)) == 2  # in a worker of its own before it is blamed
