@@ -45,8 +45,9 @@ def run(
         raise Declined(f"this adapter of JAX runs in float32 or float64 on the CPU, not {dtype} on {device}")
     import jax
 
-    if not jax.config.jax_platforms:
-        jax.config.update("jax_platforms", "cpu")  # of a GPU that it finds JAX takes 3/4 of the memory
+    config: Any = jax.config  # its type does not know what it holds
+    if not config.jax_platforms:
+        config.update("jax_platforms", "cpu")  # of a GPU that it finds JAX takes 3/4 of the memory
     tasks = [getattr(bilevel.tasks, f.name) for f in fields(bilevel.tasks)]
     with jax.enable_x64(dtype == torch.float64), jax.default_device(jax.devices("cpu")[0]):
         inputs = [x.detach() for x in (bilevel.start, *tasks)]
