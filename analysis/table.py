@@ -5,7 +5,7 @@ Rows of `frame` are tasks of cells. Columns:
 - ``id study status reason started seconds`` and the cell's description, flattened with dots (``seed``,
   ``problem.name``, ``method.inner.steps``, ...); lists are text. ``problem`` and ``method`` are display
   labels, ``steps`` is the number of inner steps (of the inner solver, or the method's own), ``engine`` what
-  the cell really ran on (`bench.record.engine_of`).
+  the cell really ran on (`bench.record.engine_of`), ``device`` with the GPU's name where there are several.
 - per task: ``task``, ``error.R cosine.R norm_ratio.R missing.R`` for each reference R ("maml", "implicit"),
   ``how.R``, ``stationarity query_loss query_accuracy converged meta_grad_norm``, ``stats.*`` and
   ``numerics.*`` (see `bench.numerics`).
@@ -100,7 +100,8 @@ def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
         elif column in _TEXT or _mixed(table[column]):
             table[column] = table[column].map(units.plain, na_action="ignore").astype("string")
     if records:
-        table = _with_labels(_relative(table), {r["id"]: r["cell"] for r in records})
+        table = _relative(table.assign(device=labels.devices(table)))
+        table = _with_labels(table, {r["id"]: r["cell"] for r in records})
     return table
 
 

@@ -176,8 +176,11 @@ class Pool:
         if kind == "store":
             raise StoreError(content)
         worker.ready = True
-        if kind == "done":
+        if kind in ("done", "last"):
             self._done(worker, content)
+        if kind == "last":
+            worker.kill()
+            self._remove(worker)
 
     def _end_late(self) -> None:
         limit = self._time_limit

@@ -3,7 +3,9 @@
 import json
 import os
 import platform
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -50,6 +52,9 @@ def run_cell(cell: Cell, study: str) -> Record:
                 _measure(cell.description, record)
         except Exception as error:  # noqa: BLE001  a plugin may raise anything, and one cell kills no sweep
             record["status"], record["reason"] = classify(error)
+    if torch.cuda.is_initialized():
+        with suppress(RuntimeError):  # of a context that the cell has broken
+            torch.cuda.empty_cache()  # the device is shared with other workers
     return record
 
 
@@ -76,6 +81,23 @@ def _cpu() -> str:
     return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), platform.machine())
 
 
+def gpu(device: torch.device) -> dict[str, Any]:
+    """A CUDA device for the record: its name and driver, and torch's cuDNN."""
+    name = torch.cuda.get_device_name(device)
+    return {"gpu": name, "gpu_driver": _driver(), "cudnn": torch.backends.cudnn.version()}
+
+
+@lru_cache
+def _driver() -> str | None:
+    """The version of NVIDIA's kernel module; None where the kernel does not say."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"^NVRM version:.*?\s(\d+(?:\.\d+)+)\s", text, re.MULTILINE)
+    return found and found.group(1)
+
+
 def _measure(description: dict[str, Any], record: Record) -> None:
     """Fill the record pass by pass; whatever raises leaves in it what was finished."""
     seconds = record["pass_seconds"]
@@ -83,7 +105,7 @@ def _measure(description: dict[str, Any], record: Record) -> None:
         cell = inputs.prepare(description)
         record["environment"] |= {"data": cell.problem.fingerprint(), **cell.versions()}
     if cell.device.type == "cuda":
-        record["environment"]["gpu"] = torch.cuda.get_device_name(cell.device)
+        record["environment"] |= gpu(cell.device)
     with measure.stopwatch(seconds, "method"):
         bilevel = cell.bilevel()
         estimate = accuracy.check(cell.run(bilevel), bilevel)
@@ -125,7 +147,7 @@ def _certified(
 
 
 def _tensor_bytes(cell: inputs.Prepared) -> dict[str, Any]:
-    if cell.engine is not None:
+    if cell.engine is not None and cell.device.type != "cuda":
         return {"missing": "compiled kernels hold their tensors out of the meter's sight"}
     if not cell.method.in_torch:
         return {"missing": f"'{registry.name_of(cell.method)}' does its work outside torch"}

@@ -102,6 +102,20 @@ def test_what_varies_from_step_to_step_is_not_frozen_into_a_kernel(inner):
     assert len(report) == 3
 
 
+def test_tf32_has_kernels_of_its_own():
+    before, bilevel = torch.get_float32_matmul_precision(), drawn(TANH, dtype=torch.float32)
+    kernels = []
+    try:
+        for precision in ("highest", "high", "highest"):
+            torch.set_float32_matmul_precision(precision)
+            fast = compiled(bilevel)
+            fast.inner_grad(fast.start)
+            kernels += fast.engine.kernels().values()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert kernels[0] is kernels[2] is not kernels[1]
+
+
 def test_one_kernel_serves_every_number_of_steps():
     names = set()
     for steps in (1, 3, 9):

@@ -65,7 +65,8 @@ def _compile(inner: Callable, graph: GraphModule, inputs: Sequence[Tensor]) -> C
     # A wrong shape never gets here, see above; asking again takes microseconds of every call. The processor's
     # word on its vectors is enough: trial builds take seconds, and every kernel is built and checked anyway.
     settings = {"size_asserts": False, "cpp.vec_isa_ok": True}
-    with config.patch(settings), tracing(TracingContext(mode)), torch.no_grad():
+    with config.patch(settings), tracing(TracingContext(mode)), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # advice on speed, such as to take TF32 for float32
         return inner(graph, fakes, cpp_wrapper=all(x.device.type == "cpu" for x in inputs))
 
 
