@@ -206,11 +206,14 @@ HUGE = b"J\xff\xff\xff\x7f"
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (_array2(shape=HUGE + HUGE + b"\x86"), r"an array of shape \(2147483647, 2147483647\) and 6 bytes"),
+        (_array2(shape=HUGE + HUGE + b"\x86"), "an impossible shape"),
+        (_array2(shape=HUGE + b"K\x02\x86"), r"an array of shape \(2147483647, 2\) and 6 bytes"),
         (_array2(shape=b"(" + 40 * b"K\x01" + b"t"), "an impossible shape"),
         (_array2(shape=b"J\xff\xff\xff\xffJ\xfa\xff\xff\xff\x86"), "an impossible shape"),
         (_array2(shape=b"G?\xf0\0\0\0\0\0\0K\x06\x86"), "an impossible shape"),
         (_array2(shape=b"K\x06"), "an impossible shape"),
+        (_array2(shape=HUGE + HUGE + b"K\x00\x87"), "an impossible shape"),
+        (_array2()[:-1] + _array2().partition(b"K\x00\x85U\x01b\x87R")[2], "fills an array twice"),
         (_array2(first=HUGE + b"\x85"), "reconstructs something that is no array"),
         (_array2().replace(b"u1", b"O8"), "an array of the type 'O8'"),
         (_array2().replace(b"U\x01|NNN", b"U\x01|NN}"), "whose elements are not numbers"),

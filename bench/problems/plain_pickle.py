@@ -174,6 +174,8 @@ class _Player:
             if order not in ("<", ">", "|", "=") or rest[:3] != [None] * 3:
                 raise _Refused("it has an array whose elements are not numbers")
             target.dtype = target.dtype if order == "|" else target.dtype.newbyteorder(order)
+        elif target.size:
+            raise _Refused("it fills an array twice")
         else:
             _, shape, dtype, by_columns, content = state
             content = _content(content, dtype, shape)
@@ -196,7 +198,8 @@ def _content(content: Any, dtype: Any, shape: Any) -> bytes | bytearray:
         content = content.encode("latin-1")
     if not isinstance(content, bytes | bytearray):
         raise _Refused("it has an array whose content is no bytes")
-    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 32:
+    lengths = isinstance(shape, tuple) and len(shape) <= 32 and all(type(n) is int and n >= 0 for n in shape)
+    if not lengths or prod(n or 1 for n in shape) >= 2**56:  # also where another length is 0
         raise _Refused("it has an array of an impossible shape")
     if prod(shape) * dtype.dtype.itemsize != len(content):
         raise _Refused(f"it has an array of shape {str(shape)[:60]} and {len(content)} bytes")
