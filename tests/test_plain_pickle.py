@@ -156,7 +156,7 @@ def test_calls_are_refused_and_not_made(trap, protocol, inside):
     "content",
     [
         b"ctrap_of_the_test\nspring\n(tR.",
-        b"\x80\x04\x8c\x11trap_of_the_test\x8c\x06spring\x93)R.",
+        b"\x80\x04\x8c\x10trap_of_the_test\x8c\x06spring\x93)R.",
         b"(itrap_of_the_test\nspring\n.",
         b"(ctrap_of_the_test\nspring\no.",
         b"\x80\x02ctrap_of_the_test\nspring\n)\x81.",

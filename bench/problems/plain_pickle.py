@@ -33,6 +33,7 @@ NAMES = (
     "_codecs encode",
     "__builtin__ bytes",
 )
+DAMAGE = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError, Warning)
 
 
 class _Refused(Exception):
@@ -89,7 +90,7 @@ def _play(stream: Any) -> Any:
                 OPERATIONS[opcode.name](player, argument)
             elif opcode.name not in ("PROTO", "FRAME", "STOP"):
                 raise _Refused(f"it uses the opcode {opcode.name}")
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+    except DAMAGE as error:
         raise _Refused(f"it is damaged or cut off ({type(error).__name__}: {error})") from error
     if len(player.stack) != 1 or player.marks:
         raise _Refused("it is damaged: it does not end with one object")
