@@ -34,7 +34,8 @@ PARTS = ("meta", "train", "test")
 class CifarFS(few_shot.FewShot):
     """N-way K-shot classification of the 100 classes of CIFAR-100, 600 colour images each, 32 x 32.
 
-    Split of Bertinetto et al. 2019: 64 / 16 / 20 classes.
+    Split of Bertinetto et al. 2019: 64 / 16 / 20 classes. The data hold one photograph as a girl (train) and
+    as a baby (test), so that the splits share no class, but one image.
 
     ways, shots, queries: classes per task, support and query images per class.
     network: the default is the one of MAML for mini-ImageNet.

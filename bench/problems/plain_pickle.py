@@ -180,8 +180,8 @@ class _Player:
         else:
             _, shape, dtype, by_columns, content = state
             content = _content(content, dtype, shape)
-            # In place, because the memo may hold the array already.
-            target.__setstate__((1, shape, dtype.dtype, by_columns is True, content))
+            whole: Any = (1, shape, dtype.dtype, by_columns is True, content)
+            target.__setstate__(whole)  # in place, because the memo may hold the array already
 
 
 def _plain(value: Any) -> Any:
