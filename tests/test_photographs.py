@@ -348,7 +348,6 @@ def test_lists_that_do_not_fit_are_refused(root, name, change, message):
         (_Touch(Path("/nowhere/at/all")), r"asks for '\w+\.system'"),
         (np.array([{}], dtype=object), "of the type 'O8'"),
     ],
-    ids=str,
 )
 def test_cache_pickles_that_do_not_fit_are_refused(root, content, message):
     folder = fake.mini_pickles(root)

@@ -17,7 +17,7 @@ from torch.nn.functional import batch_norm as torch_batch_norm
 from torch.nn.functional import max_pool2d as torch_max_pool
 
 from bench import data, registry
-from bench.api import Bilevel, Declined, InvalidValueError, Network, Problem
+from bench.api import Bilevel, Declined, InvalidValueError, Network, Problem, Tasks
 from bench.errors import UsageError
 from bench.problems import (
     MLP,
@@ -33,6 +33,8 @@ from bench.problems import (
     omniglot,
 )
 from bench.problems.networks import batch_norm, max_pool
+from bench.testing.battery import Battery
+from bench.testing.problems import _check_splits
 from tests import fake_photographs
 
 # Every problem, small; networks whose curvature exists almost everywhere.
@@ -495,3 +497,17 @@ def test_real_omniglot_few_shot_task():
     tasks = Omniglot(ways=20, shots=5).sample(_generator(), 1, "test")
     assert tasks.support_x.shape == (1, 100, 1, 28, 28)
     assert tasks.query_x.shape == (1, 300, 1, 28, 28)
+
+
+@pytest.mark.parametrize(("declared", "passes"), [(0.0, False), (0.01, True), (0.002, False)])
+def test_an_example_in_two_splits_is_found_unless_the_problem_declares_it(monkeypatch, declared, passes):
+    def sample(self, generator, n_tasks, split="train"):
+        offset = {"train": 0, "val": 100, "test": 199}[split]  # 199 is in two of them
+        x = torch.arange(offset, offset + 100, dtype=torch.float64).reshape(1, 100, 1)
+        return Tasks(x[:, :50], x[:, :50], x[:, 50:], x[:, 50:])
+
+    monkeypatch.setattr(LinearRegression, "sample", sample)
+    monkeypatch.setattr(LinearRegression, "duplicates", declared)
+    run = Battery()
+    _check_splits(run, LinearRegression())
+    assert [check.passed for check in run.checks] == [passes]

@@ -53,6 +53,7 @@ class CifarFS(few_shot.FewShot):
     input_scale: float = 1.0
     later: ClassVar[tuple[str, ...]] = ("standardise", "input_scale")
     shape: ClassVar[tuple[int, int, int]] = (3, SIDE, SIDE)
+    duplicates: ClassVar[float] = 0.01  # a class of training images among the others would be 1 in 20
 
     def images(self) -> few_shot.ImageClasses:
         return load()

@@ -74,7 +74,7 @@ def _load(sources: tuple[Path, ...], _cache_root: Path) -> few_shot.ImageClasses
         images: dict[str, np.ndarray] = {}
         for side, path in zip(SIDES, sources, strict=True):
             images |= _of_pickle(path, side, f"Remove it and get another: {what_to_do}")
-        arrays = stored_images.stacked(images, place, what_to_do)
+        arrays = stored_images.stacked({name: list(rows) for name, rows in images.items()}, place, what_to_do)
     return stored_images.of_split("mini-ImageNet", arrays, ravi_split(), place, what_to_do)
 
 

@@ -68,7 +68,7 @@ def _check_outputs(run: Battery, problem: Problem, drawn: Bilevel) -> None:
 def _check_splits(run: Battery, problem: Problem) -> None:
     """No example of one split turns up in another: with classes of examples, the classes are disjoint.
 
-    One in 500 may: published data hold a picture twice, and a class in two splits shows more often.
+    But for the share that the problem declares of its data: `Problem.duplicates`.
     """
     seen: dict[Split, set[bytes]] = {}
     for split in get_args(Split):
@@ -86,7 +86,7 @@ def _check_splits(run: Battery, problem: Problem) -> None:
         for b in names[i + 1 :]
         if seen[a] & seen[b]
     }
-    shared = [pair for pair, (number, drawn) in common.items() if 500 * number > drawn]
+    shared = [pair for pair, (number, drawn) in common.items() if number > problem.duplicates * drawn]
     if shared and _same_draws(problem, names):
         run.add(
             "splits have no example in common", True, "no splits: endless tasks, whatever the split's name"
