@@ -9,7 +9,8 @@ Rows of `frame` are tasks of cells. Columns:
 - per task: ``task``, ``error.R cosine.R norm_ratio.R missing.R`` for each reference R ("maml", "implicit"),
   ``how.R``, ``stationarity query_loss query_accuracy converged meta_grad_norm``, ``stats.*`` and
   ``numerics.*`` (see `bench.numerics`).
-- per task where it was asked for: ``certified.*`` and ``missing.certified``, see `analysis.certified`.
+- per task where it was asked for: ``certified.*`` and ``missing.certified``, see `analysis.certified`;
+  ``assumptions.*``, see `analysis.assumptions`.
 - per cell, repeated on each of its rows: ``time.*`` (seconds; ``ratio`` is the median over rounds of the
   method's time to the reference method's in the same round, ``control_ratio`` that of the reference method to
   itself; ``relative`` is ``ratio`` brought to one reference for all methods of a problem, see `_relative`;
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import certified, labels, metrics, stats, style, units
+from analysis import assumptions, certified, labels, metrics, stats, style, units
 from bench.record import engine_of
 
 REFERENCES = ("maml", "implicit")
@@ -84,6 +85,7 @@ _NUMBERS += ["calls.derivatives", "certified.rounding"]
 _NUMBERS += [f"certified.{part}.{r}" for part in ("rounding", "truncation") for r in REFERENCES]
 _WHOLE = {"seed", "task", "threads", "tasks_at_once", "n_tasks", STEPS}
 _NUMERIC = ("stats.", "calls.", "pass_seconds.", "numerics.", "certified.")  # with whatever follows
+_NUMERIC += ("assumptions.",)
 CORE = (*_TEXT, *_NUMBERS, "converged")  # columns that are always there
 
 
@@ -241,9 +243,11 @@ def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
         )
     tasks = _tasks(record.get("accuracy") or {}, record.get("numerics") or {})
     proven = certified.rows(record.get("certified") or {})
-    if proven and "task" not in tasks[0]:
-        tasks = [tasks[0]] * len(proven)
-    return [common | task | more for task, more in zip_longest(tasks, proven, fillvalue={})]
+    assumed = assumptions.rows(record.get("assumptions") or {})
+    if (n := max(len(proven), len(assumed))) and "task" not in tasks[0]:
+        tasks = [tasks[0]] * n
+    parts = zip_longest(tasks, proven, assumed, fillvalue={})
+    return [common | task | more | still_more for task, more, still_more in parts]
 
 
 def _tasks(accuracy: dict[str, Any], numerics: dict[str, Any]) -> list[dict[str, Any]]:
