@@ -51,7 +51,7 @@ KEYS = (*_TOP_ONLY, *SWEEP_KEYS)
 
 @dataclass(frozen=True)
 class Sweep:
-    """One crossing. Every field but ``repeats`` and ``path_points`` lists alternatives; all ``passes`` are run.
+    """One crossing. Fields but ``repeats`` and ``path_points`` list alternatives; all ``passes`` are run.
 
     ``problem``, ``method`` and ``inner`` hold plugin tables as written, lists inside them not yet crossed;
     ``where`` says for every key where it stands in the file.
