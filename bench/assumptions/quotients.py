@@ -4,7 +4,8 @@ The quotient |f(b) - f(a)| / |b - a| of a function that is Lipschitz on the segm
 constant. Where f jumps, the jump is in one of the halves every time: the difference stays, and the quotient
 grows as 1 / distance. The rule: f is not Lipschitz on a segment if the slope of log quotient against log
 distance, fitted over the last 3 decades of distance above the rounding floor, is below -1/2. The floor is a
-difference of 1e4 roundoffs of f's size, or a distance of 1e4 roundoffs of the point's.
+difference of 1e4 roundoffs of f's size, or a distance of 1e4 roundoffs of the point's. An infinite slope
+without a jump may slip out of the halves.
 """
 
 from collections.abc import Callable
