@@ -15,7 +15,7 @@ points of the path, of which the first is theta and the last the adapted phi, an
     invertible         at the last point the condition of I + H / lambda is above 1 / roundoff of the dtype
     curvature          a direction p of the linear solve has p'Ap <= 0, as the method's own statistics tell
 
-Segments are the inner step at the point (the next one, for the last point the one before) and three random
+Segments are the inner step at the point (the next one, for the last point the one before) and two random
 ones with the point in their middle and of the length of that step: what the assumptions are worth where the
 inner solver goes. Random directions depend on the cell's seed, the task and the number of the step alone.
 """

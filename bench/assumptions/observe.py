@@ -20,7 +20,7 @@ from bench.spec import PATH_POINTS
 
 QUOTIENTS = ("outer_lipschitz", "outer_smooth", "inner_smooth", "hessian_lipschitz")
 ASSUMPTIONS = (*QUOTIENTS, "one_piece", "strongly_convex", "stationary", "invertible", "curvature")
-DIRECTIONS = 3
+DIRECTIONS = 2
 STATIONARY = 1e-2
 SHORTEST = 1e-6  # of a random segment, to the size of phi
 
@@ -44,7 +44,7 @@ def observe(
     ``q.constant`` of the segments, and ``q.jump``, the largest of those that violate q, to the size of what
     jumps.
 
-    Costs for each point, task and segment about 26 times two gradients, one value and one product, for each
+    Costs for each point, task and segment about 20 times two gradients, one value and one product, for each
     point and task some hundred products more, and two calls of the method.
     """
     chosen, path = iterates(cell, estimate.adapted, points)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bench.api import PerTask, Vectors
 
-HALVINGS = 24  # 7 decades
+HALVINGS = 18  # 5 decades
 DECADES = 3.0
 KINK = -0.5  # the slope
 FLOOR = 1e4 * torch.finfo(torch.float64).eps

@@ -44,7 +44,7 @@ def extremes(operator: LinearOperator, first: NDArray) -> tuple[float, float] | 
         values = scipy.sparse.linalg.eigsh(operator, maxiter=RESTARTS, return_eigenvectors=False, **settings)
     except scipy.sparse.linalg.ArpackError:
         return None
-    return float(values.min()), float(values.max())
+    return float(np.min(values)), float(np.max(values))
 
 
 def nearest_to_zero(operator: LinearOperator, first: NDArray) -> float:
