@@ -25,7 +25,7 @@ NAMES = {
     "strongly_convex": "G strongly convex",
     "stationary": "phi stationary",
     "invertible": "I + H/lambda invertible",
-    "curvature": "CG sees p'Ap > 0",
+    "curvature": "p'Ap > 0 in CG",
 }
 NETWORK, DATA, STRENGTH = "network", "data", "problem.strength"
 

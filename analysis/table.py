@@ -9,8 +9,7 @@ Rows of `frame` are tasks of cells. Columns:
 - per task: ``task``, ``error.R cosine.R norm_ratio.R missing.R`` for each reference R ("maml", "implicit"),
   ``how.R``, ``stationarity query_loss query_accuracy converged meta_grad_norm``, ``stats.*`` and
   ``numerics.*`` (see `bench.numerics`).
-- per task where it was asked for: ``certified.*`` and ``missing.certified``, see `analysis.certified`;
-  ``assumptions.*``, see `analysis.assumptions`.
+- per task where asked for: ``certified.*``, ``missing.certified`` and ``assumptions.*``, see their modules.
 - per cell, repeated on each of its rows: ``time.*`` (seconds; ``ratio`` is the median over rounds of the
   method's time to the reference method's in the same round, ``control_ratio`` that of the reference method to
   itself; ``relative`` is ``ratio`` brought to one reference for all methods of a problem, see `_relative`;
@@ -84,8 +83,8 @@ _NUMBERS += ["tensor_bytes.peak", "tensor_bytes.n_params", "resident.growth_byte
 _NUMBERS += ["calls.derivatives", "certified.rounding"]
 _NUMBERS += [f"certified.{part}.{r}" for part in ("rounding", "truncation") for r in REFERENCES]
 _WHOLE = {"seed", "task", "threads", "tasks_at_once", "n_tasks", STEPS}
-_NUMERIC = ("stats.", "calls.", "pass_seconds.", "numerics.", "certified.")  # with whatever follows
-_NUMERIC += ("assumptions.",)
+# With whatever follows.
+_NUMERIC = ("stats.", "calls.", "pass_seconds.", "numerics.", "certified.", "assumptions.")
 CORE = (*_TEXT, *_NUMBERS, "converged")  # columns that are always there
 
 
@@ -246,8 +245,7 @@ def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
     assumed = assumptions.rows(record.get("assumptions") or {})
     if (n := max(len(proven), len(assumed))) and "task" not in tasks[0]:
         tasks = [tasks[0]] * n
-    parts = zip_longest(tasks, proven, assumed, fillvalue={})
-    return [common | task | more | still_more for task, more, still_more in parts]
+    return [common | a | b | c for a, b, c in zip_longest(tasks, proven, assumed, fillvalue={})]
 
 
 def _tasks(accuracy: dict[str, Any], numerics: dict[str, Any]) -> list[dict[str, Any]]:
