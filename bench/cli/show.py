@@ -116,6 +116,8 @@ def _tasks(accuracy: dict[str, Any]) -> list[str]:
 
 
 def _numerics(numerics: dict[str, Any]) -> list[str]:
+    if not numerics:
+        return []
     return columns(numerics.items()) if "missing" in numerics else _per_task(numerics)
 
 
