@@ -11,6 +11,7 @@ from bench.record import NO_KERNEL, RAN_EAGER
 
 _NOT_SETTINGS = ("environment.", "time.", "tensor_bytes.", "resident.", "calls.", "pass_seconds.", "stats.")
 _NOT_SETTINGS += ("error.", "cosine.", "norm_ratio.", "missing.", "how.", "numerics.", "certified.")
+_NOT_SETTINGS += ("assumptions.",)
 _LABELS = {"id", "study", "status", "reason", "problem", "method", "started", "seconds", "task", "converged"}
 _LABELS |= {"stationarity", "query_loss", "query_accuracy", "meta_grad_norm", "meta_grad_sha256", "contract"}
 _LABELS |= {"method.inner.steps", "method.steps"}  # the column "steps" holds both
@@ -97,8 +98,8 @@ def control(frame: pd.DataFrame) -> str:
 
 
 def axes(drawn: Collection[str]) -> str:
-    """How to read the axes, as far as it takes ``drawn`` elements."""
-    text = "Logarithmic."
+    """How to read the axes, as far as it takes ``drawn`` elements, beyond their scale."""
+    text = ""
     if "floor" in drawn:
         text += (
             " A dotted line is a floor: what lies there is zero or at most its label, far below everything "
@@ -135,7 +136,8 @@ def caption(
     more: Mapping[str, str] = MappingProxyType({}),
     drawn: Collection[str] = ELEMENTS,
 ) -> dict[str, str]:
-    """Heading -> text, in reading order; empty parts are left out. ``more`` comes after what is shown.
+    """Heading -> text, in reading order; empty parts are left out. ``more`` comes after what is shown,
+    or in the place of a heading that every caption has.
 
     Of the `ELEMENTS` of a figure only those ``drawn`` are explained.
     """
@@ -149,8 +151,8 @@ def caption(
         "Data": numbers(frame) + ".",
         "Failures": failures(frame) + ".",
         "Missing references": references(frame),
-        "Statistic": stats.STATISTIC + crosses(frame, drawn),
-        "Axes": axes(drawn),
+        "Statistic": more.get("Statistic", stats.STATISTIC) + crosses(frame, drawn),
+        "Axes": more.get("Axes", "Logarithmic.") + axes(drawn),
         "Markers": markers(frame),
         "A/A control": control(frame),
     }

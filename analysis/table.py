@@ -9,7 +9,7 @@ Rows of `frame` are tasks of cells. Columns:
 - per task: ``task``, ``error.R cosine.R norm_ratio.R missing.R`` for each reference R ("maml", "implicit"),
   ``how.R``, ``stationarity query_loss query_accuracy converged meta_grad_norm``, ``stats.*`` and
   ``numerics.*`` (see `bench.numerics`).
-- per task where it was asked for: ``certified.*`` and ``missing.certified``, see `analysis.certified`.
+- per task where asked for: ``certified.*``, ``missing.certified`` and ``assumptions.*``, see their modules.
 - per cell, repeated on each of its rows: ``time.*`` (seconds; ``ratio`` is the median over rounds of the
   method's time to the reference method's in the same round, ``control_ratio`` that of the reference method to
   itself; ``relative`` is ``ratio`` brought to one reference for all methods of a problem, see `_relative`;
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import certified, labels, metrics, stats, style, units
+from analysis import assumptions, certified, labels, metrics, stats, style, units
 from bench.record import engine_of
 
 REFERENCES = ("maml", "implicit")
@@ -83,7 +83,8 @@ _NUMBERS += ["tensor_bytes.peak", "tensor_bytes.n_params", "resident.growth_byte
 _NUMBERS += ["calls.derivatives", "certified.rounding"]
 _NUMBERS += [f"certified.{part}.{r}" for part in ("rounding", "truncation") for r in REFERENCES]
 _WHOLE = {"seed", "task", "threads", "tasks_at_once", "n_tasks", STEPS}
-_NUMERIC = ("stats.", "calls.", "pass_seconds.", "numerics.", "certified.")  # with whatever follows
+# With whatever follows.
+_NUMERIC = ("stats.", "calls.", "pass_seconds.", "numerics.", "certified.", "assumptions.")
 CORE = (*_TEXT, *_NUMBERS, "converged")  # columns that are always there
 
 
@@ -242,9 +243,10 @@ def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
         )
     tasks = _tasks(record.get("accuracy") or {}, record.get("numerics") or {})
     proven = certified.rows(record.get("certified") or {})
-    if proven and "task" not in tasks[0]:
-        tasks = [tasks[0]] * len(proven)
-    return [common | task | more for task, more in zip_longest(tasks, proven, fillvalue={})]
+    assumed = assumptions.rows(record.get("assumptions") or {})
+    if (n := max(len(proven), len(assumed))) and "task" not in tasks[0]:
+        tasks = [tasks[0]] * n
+    return [common | a | b | c for a, b, c in zip_longest(tasks, proven, assumed, fillvalue={})]
 
 
 def _tasks(accuracy: dict[str, Any], numerics: dict[str, Any]) -> list[dict[str, Any]]:

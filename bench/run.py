@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
-from bench import accuracy, cores, inputs, measure, numerics, registry
+from bench import accuracy, assumptions, cores, inputs, measure, numerics, registry
 from bench.api import Bilevel, Estimate
 from bench.at_once import usual
 from bench.cells import Cell
 from bench.failures import classify
 from bench.record import SCHEMA, Record, timestamp
 from bench.reference import Reference, absent, implicit_reference, maml_reference
+from bench.spec import PATH_POINTS
 
 REFERENCE_METHOD = "fomaml"  # what times are compared with; by name, the harness knows no method
 # The fresh process of the resident pass starts up and calls the method twice; one that takes this long hangs.
@@ -31,9 +32,9 @@ def run_cell(cell: Cell, study: str) -> Record:
     """Measure one cell and return its record.
 
     Order: inputs (outside all clocks), one call of the method, accuracy, certified arithmetic, numerics,
-    time, tensor bytes, resident peak. A plugin's failure is never raised: it becomes the record's status and
-    reason, and what was measured before it stays. The same cell gives the same bits. The caller's thread
-    count and random state are untouched.
+    assumptions, time, tensor bytes, resident peak. A plugin's failure is never raised: it becomes the
+    record's status and reason, and what was measured before it stays. The same cell gives the same bits. The
+    caller's thread count and random state are untouched.
     """
     record: Record = {
         "schema": SCHEMA,
@@ -123,6 +124,12 @@ def _measure(description: dict[str, Any], record: Record) -> None:
     if "numerics" in description["passes"]:
         with measure.stopwatch(seconds, "numerics"):
             record["numerics"] = numerics.observe(cell)
+    if "assumptions" in description["passes"]:
+        with measure.stopwatch(seconds, "assumptions"), inputs.threads(1):  # its bits do not depend on them
+            exact = inputs.exact(inputs.exact_key(description))
+            record["assumptions"] = assumptions.observe(
+                cell, exact, estimate, description.get("path_points", PATH_POINTS)
+            )
     n_params = bilevel.meta.numel()
     del bilevel, estimate  # nothing of this call weighs on the passes below
     if "time" in description["passes"]:

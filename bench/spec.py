@@ -19,11 +19,13 @@ SPLITS = ("train", "val", "test")
 DTYPES = ("float64", "float32", "tf32", "bfloat16", "float16")
 ENGINES = ("eager", "compiled")
 # The modules of analysis/figures, which nothing here may import; a test compares the two.
-FIGURES = ("accuracy_vs_steps", "cost_vs_steps", "data_scale", "estimators", "libraries", "mixed", "overview")
-FIGURES += ("peers", "precision", "scaling", "unrolling")
+FIGURES = ("accuracy_vs_steps", "assumptions", "cost_vs_steps", "data_scale", "estimators", "libraries")
+FIGURES += ("mixed", "overview", "peers", "precision", "scaling", "unrolling")
 USUAL_PASSES = ("accuracy", "time", "tensor_bytes", "resident")
-PASSES = (*USUAL_PASSES, "certified", "numerics")  # a new pass goes to the end: ids hold them in this order
+# A new pass goes to the end: ids hold them in this order.
+PASSES = (*USUAL_PASSES, "certified", "numerics", "assumptions")
 DEFAULT_TIME_LIMIT = 600.0
+PATH_POINTS = 5
 MOST_SEEDS = 100_000
 
 _Check = Callable[[Any, Way], Any]
@@ -40,6 +42,7 @@ _DEFAULTS: dict[str, Any] = {
     "tasks_at_once": (None,),
     "passes": USUAL_PASSES,
     "repeats": 10,
+    "path_points": PATH_POINTS,
 }
 _TOP_ONLY = ("question", "figure", "time_limit", "sweep")
 SWEEP_KEYS = ("problem", "method", *_DEFAULTS)
@@ -48,7 +51,7 @@ KEYS = (*_TOP_ONLY, *SWEEP_KEYS)
 
 @dataclass(frozen=True)
 class Sweep:
-    """One crossing. Every field but ``repeats`` lists alternatives; ``passes`` are all run for every cell.
+    """One crossing. Fields but ``repeats`` and ``path_points`` list alternatives; all ``passes`` are run.
 
     ``problem``, ``method`` and ``inner`` hold plugin tables as written, lists inside them not yet crossed;
     ``where`` says for every key where it stands in the file.
@@ -67,6 +70,7 @@ class Sweep:
     tasks_at_once: tuple[int | None, ...]
     passes: tuple[str, ...]
     repeats: int
+    path_points: int
     where: dict[str, Way] = field(repr=False, compare=False)
 
 
@@ -240,4 +244,5 @@ _CHECKS: dict[str, _Check] = {
     "tasks_at_once": _many(_whole(1)),
     "passes": _passes,
     "repeats": _whole(1),
+    "path_points": _whole(2),
 }
