@@ -49,7 +49,7 @@ PROBLEMS: dict[str, Problem] = {
     "omniglot, no norm": Omniglot(queries=1, network=Conv4(4, "none"), rotations=False, split_by="authors"),
     "cifar_fs": CifarFS(queries=1, network=Conv4(4, pooling="max")),
     "cifar_fs, stride": CifarFS(queries=1, network=Conv4(4), standardise=False),
-    "mini_imagenet": MiniImageNet(ways=2, queries=1, network=Conv4(3, pooling="max")),
+    "mini_imagenet": MiniImageNet(ways=2, queries=1, network=Conv4(4, pooling="max")),
 }
 # name of a problem -> the fixture of its data
 DATA = {"omniglot": "fake_omniglot", "cifar_fs": "photographs", "mini_imagenet": "photographs"}
