@@ -14,7 +14,7 @@ Rows of `frame` are tasks of cells. Columns:
   method's time to the reference method's in the same round, ``control_ratio`` that of the reference method to
   itself; ``relative`` is ``ratio`` brought to one reference for all methods of a problem, see `_relative`;
   ``_low`` and ``_high`` are bootstrap intervals over rounds), ``tensor_bytes.*`` and ``resident.*``
-  (bytes), ``calls.*`` per task (``derivatives``: gradients and products), ``environment.*``, ``pass_seconds``.
+  (bytes), ``calls.*`` per task (``derivatives``: gradients, products), ``environment.*``, ``pass_seconds``.
 
 A cell whose accuracy pass left nothing (not asked for, or failed) has a single row, without a task.
 """
