@@ -13,6 +13,7 @@ from bench.spec import TRAIN
 _NOT_SETTINGS = ("environment.", "time.", "tensor_bytes.", "resident.", "calls.", "pass_seconds.", "stats.")
 _NOT_SETTINGS += ("error.", "cosine.", "norm_ratio.", "missing.", "how.", "numerics.", "certified.")
 _NOT_SETTINGS += ("evaluation.", "test.", "train.")
+_NOT_SETTINGS += ("assumptions.",)
 _LABELS = {"id", "study", "status", "reason", "problem", "method", "started", "seconds", "task", "converged"}
 _LABELS |= {"stationarity", "query_loss", "query_accuracy", "meta_grad_norm", "meta_grad_sha256", "contract"}
 _LABELS |= {"method.inner.steps", "method.steps"}  # the column "steps" holds both
@@ -101,8 +102,8 @@ def control(frame: pd.DataFrame) -> str:
 
 
 def axes(drawn: Collection[str]) -> str:
-    """How to read the axes, as far as it takes ``drawn`` elements."""
-    text = "Linear." if "linear" in drawn else "Logarithmic."
+    """How to read the axes, as far as it takes ``drawn`` elements, beyond their scale."""
+    text = ""
     if "floor" in drawn:
         text += (
             " A dotted line is a floor: what lies there is zero or at most its label, far below everything "
@@ -139,7 +140,8 @@ def caption(
     more: Mapping[str, str] = MappingProxyType({}),
     drawn: Collection[str] = ELEMENTS,
 ) -> dict[str, str]:
-    """Heading -> text, in reading order; empty parts are left out. ``more`` comes after what is shown.
+    """Heading -> text, in reading order; empty parts are left out. ``more`` comes after what is shown,
+    or in the place of a heading that every caption has.
 
     A "Statistic" in it stands for the usual one. Of the `ELEMENTS` of a figure only those ``drawn`` are
     explained.
@@ -155,7 +157,7 @@ def caption(
         "Failures": failures(frame) + ".",
         "Missing references": references(frame),
         "Statistic": more.get("Statistic", stats.STATISTIC + crosses(frame, drawn)),
-        "Axes": axes(drawn),
+        "Axes": more.get("Axes", "Linear." if "linear" in drawn else "Logarithmic.") + axes(drawn),
         "Markers": markers(frame),
         "A/A control": control(frame),
     }

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+import pandas as pd
+
 from analysis.units import plain
 
 PRETTY = {
@@ -217,3 +219,11 @@ def _phrase(key: str, value: Any) -> str:
     if isinstance(value, str) and not value.startswith("["):
         return pretty(value)
     return f"{pretty(name)} {plain(value)}"
+
+
+def devices(table: pd.DataFrame) -> pd.Series:
+    """The column ``device``, with the GPU's name where cells ran on several, so that nothing mixes them."""
+    if "environment.gpu" not in table or table["environment.gpu"].nunique() < 2:
+        return table["device"]
+    named = table["device"] + " (" + table["environment.gpu"].astype("string") + ")"
+    return named.fillna(table["device"])

@@ -110,7 +110,7 @@ def _section(spec: "Spec", records: list[dict[str, Any]]) -> dict[str, Any]:
     }
     if frame.empty:
         return section
-    drawings = figures.draw(spec, frame)
+    drawings, own = figures.draw(spec, frame), figures.module(spec)
     caption = next(iter(drawings.values())).caption
     constant, varied = captions.settings(frame)
     rows = table.summary(frame)
@@ -119,10 +119,11 @@ def _section(spec: "Spec", records: list[dict[str, Any]]) -> dict[str, Any]:
         "failed": int((~table.cells(frame)["status"].isin(["ok", "declined"])).sum()),
         "declined": int((table.cells(frame)["status"] == "declined").sum()),
         "measured": _measured(frame),
-        "verdicts": _verdicts(frame),
+        "verdicts": getattr(own, "verdicts", _verdicts)(frame),
         "pictures": [_picture(name, drawing, spec) for name, drawing in drawings.items()],
         "caption": {k: v for k, v in caption.items() if k not in ("Question", "Settings", "Varied")},
-        "tables": _tables(rows),
+        "tables": own.tables(frame) if hasattr(own, "tables") else _tables(rows),
+        "numbers_are": getattr(own, "TABLE", "Medians with 95% intervals in brackets."),
         "open": len(rows) <= OPEN_ROWS,
         "failures": _failures(frame),
         "diverged": _diverged(frame),

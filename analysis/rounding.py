@@ -10,7 +10,7 @@ from analysis import stats, style, table
 from analysis.metrics import ROUNDING, TRUNCATION, Metric
 
 SHARE = Metric("rounding_share", "share of rounding", "rounding", "ratio", True)
-METHODS = ("maml", "imaml")
+METHODS = ("maml", "truncated-maml", "imaml")
 
 
 def sentences(frame: pd.DataFrame) -> list[tuple[str, str, str]]:

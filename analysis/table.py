@@ -5,19 +5,18 @@ Rows of `frame` are tasks of cells. Columns:
 - ``id study status reason started seconds`` and the cell's description, flattened with dots (``seed``,
   ``problem.name``, ``method.inner.steps``, ...); lists are text. ``problem`` and ``method`` are display
   labels, ``steps`` is the number of inner steps (of the inner solver, or the method's own), ``engine`` what
-  the cell really ran on (`bench.record.engine_of`).
+  the cell really ran on (`bench.record.engine_of`), ``device`` with the GPU's name where there are several.
 - per task: ``task``, ``error.R cosine.R norm_ratio.R missing.R`` for each reference R ("maml", "implicit"),
   ``how.R``, ``stationarity query_loss query_accuracy converged meta_grad_norm``, ``stats.*`` and
   ``numerics.*`` (see `bench.numerics`).
-- per task where it was asked for: ``certified.*`` and ``missing.certified``, see `analysis.certified`.
+- per task where asked for: ``certified.*``, ``missing.certified`` and ``assumptions.*``, see their modules.
 - per evaluation of a cell that trains: ``evaluation.*``; see `analysis.training`, also for its ``test.*`` and
   ``train.*``. ``outer`` is what figures call the outer optimizer, and stands in ``method`` too.
 - per cell, repeated on each of its rows: ``time.*`` (seconds; ``ratio`` is the median over rounds of the
   method's time to the reference method's in the same round, ``control_ratio`` that of the reference method to
   itself; ``relative`` is ``ratio`` brought to one reference for all methods of a problem, see `_relative`;
   ``_low`` and ``_high`` are bootstrap intervals over rounds), ``tensor_bytes.*`` and ``resident.*``
-  (bytes), ``calls.*`` per task (``derivatives`` = gradients + Hessian products), ``environment.*``,
-  ``pass_seconds.*``.
+  (bytes), ``calls.*`` per task (``derivatives``: gradients, products), ``environment.*``, ``pass_seconds``.
 
 A cell whose accuracy pass left nothing (not asked for, or failed) has a single row, without a task.
 """
@@ -29,7 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import certified, labels, metrics, stats, style, training, units
+from analysis import assumptions, certified, labels, metrics, stats, style, training, units
 from bench.record import engine_of
 
 REFERENCES = ("maml", "implicit")
@@ -61,7 +60,8 @@ _NUMBERS += ["tensor_bytes.peak", "tensor_bytes.n_params", "resident.growth_byte
 _NUMBERS += ["calls.derivatives", "certified.rounding", *training.TESTS]
 _NUMBERS += [f"certified.{part}.{r}" for part in ("rounding", "truncation") for r in REFERENCES]
 _WHOLE = {"seed", "task", "threads", "tasks_at_once", "n_tasks", STEPS, *training.WHOLE}
-_NUMERIC = ("stats.", "calls.", "pass_seconds.", "numerics.", "certified.")  # with whatever follows
+# With whatever follows.
+_NUMERIC = ("stats.", "calls.", "pass_seconds.", "numerics.", "certified.", "assumptions.")
 CORE = (*_TEXT, *_NUMBERS, "converged")  # columns that are always there
 
 
@@ -78,7 +78,8 @@ def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
         elif column in _TEXT or column in training.TEXT or _mixed(table[column]):
             table[column] = table[column].map(units.plain, na_action="ignore").astype("string")
     if records:
-        table = _with_labels(_relative(table), {r["id"]: r["cell"] for r in records})
+        table = _relative(table.assign(device=labels.devices(table)))
+        table = _with_labels(table, {r["id"]: r["cell"] for r in records})
     return table
 
 
@@ -223,10 +224,11 @@ def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
         )
     tasks = _tasks(record.get("accuracy") or {}, record.get("numerics") or {})
     proven = certified.rows(record.get("certified") or {})
-    if proven and "task" not in tasks[0]:
-        tasks = [tasks[0]] * len(proven)
+    assumed = assumptions.rows(record.get("assumptions") or {})
+    if (n := max(len(proven), len(assumed))) and "task" not in tasks[0]:
+        tasks = [tasks[0]] * n
     tasks = training.rows(record.get("train") or {}) or tasks
-    return [common | task | more for task, more in zip_longest(tasks, proven, fillvalue={})]
+    return [common | a | b | c for a, b, c in zip_longest(tasks, proven, assumed, fillvalue={})]
 
 
 def _tasks(accuracy: dict[str, Any], numerics: dict[str, Any]) -> list[dict[str, Any]]:

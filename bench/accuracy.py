@@ -34,10 +34,10 @@ def verdict(estimate: Estimate) -> tuple[str, dict[str, Any] | None]:
         if wrong.any():
             return "non_finite", _reason(f"{name} is not finite in {_tasks(wrong)}")
     if not estimate.converged.all():
-        missed = ~estimate.converged
+        missed = ~estimate.converged.cpu()
         seen = []
         for name, stat in estimate.stats.items():
-            values = stat[missed].double()
+            values = stat.cpu()[missed].double()
             if name.endswith("residual"):
                 seen.append(f"{name} up to {values.abs().max():.2g}")
             elif name.endswith("smallest_curvature") and values.min() <= 0:

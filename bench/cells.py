@@ -16,14 +16,14 @@ from typing import Any, Union
 
 from bench import registry
 from bench.errors import UsageError
-from bench.spec import SWEEP_KEYS, TRAIN, Spec, Sweep
+from bench.spec import PATH_POINTS, SWEEP_KEYS, TRAIN, Spec, Sweep
 from bench.toml_lines import Way
 
 # Part of every description. Raise it when a metric changes its meaning, so that old records are not reused.
 CONTRACT = 1
 
 # No part of a description, so that cells from before these settings keep their ids.
-_LEFT_OUT = (("engine", "eager"), ("tasks_at_once", None), ("start", None))
+_LEFT_OUT = (("engine", "eager"), ("tasks_at_once", None), ("start", None), ("path_points", PATH_POINTS))
 
 # What neighbours in the list of cells share, most important first: draws of tasks and reference gradients.
 _SHARED = ("problem", "seed", "start", "n_tasks", "split", "dtype")
@@ -122,6 +122,7 @@ def _sweep_cells(spec: Spec, sweep: Sweep) -> Iterator[tuple[Cell, tuple[str, ..
         "engine": sweep.engine,
         "tasks_at_once": sweep.tasks_at_once,
         "start": sweep.start,
+        "path_points": (sweep.path_points,),
     }
     if sweep.kind == TRAIN:
         values |= {

@@ -11,9 +11,10 @@ import hashlib
 import logging
 import os
 import sys
+import tarfile
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 from uuid import uuid4
@@ -30,32 +31,44 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DataSet:
-    """One downloadable data set.
+    """One data set.
 
-    folder: its place below the data folder. url: official address of the files, ending in "/".
-    archives: file name -> checksum as pooch writes it ("md5:..."). An archive may also lie unpacked, as a
-    folder of its name without the ending.
+    folder: its place below the data folder; "" is that folder itself. url: official address of the archives,
+    ending in "/". archives: file name -> checksum as pooch writes it ("md5:..."); none where there is nothing
+    to download. An archive may also lie unpacked, as a folder of its name without the ending.
+    layouts: other forms of the set, each as the names in ``folder`` that it is made of.
+    by_hand: where to get it, for a set without archives.
     """
 
     folder: str
-    url: str
-    archives: Mapping[str, str]
+    url: str = ""
+    archives: Mapping[str, str] = field(default_factory=dict)
+    layouts: tuple[tuple[str, ...], ...] = ()
+    by_hand: str = ""
 
     def where(self) -> Path:
         """The folder where it lies or must lie."""
         return data_root() / self.folder
 
-    def sources(self) -> list[Path | None]:
-        """Per archive what is on this machine: the unpacked folder, else the zip, else None."""
+    def unpacked_or_packed(self) -> list[Path | None]:
+        """Per archive what is on this machine: the unpacked folder, else the archive, else None."""
         found: list[Path | None] = []
         for archive in self.archives:
             packed = self.where() / archive
-            unpacked = packed.with_suffix("")
+            unpacked = self.where() / archive.removesuffix(".zip").removesuffix(".tar.gz")
             if unpacked.is_dir():
                 found.append(unpacked)
             else:
-                found.append(packed if zipfile.is_zipfile(packed) else None)
+                found.append(packed if _is_archive(packed) else None)
         return found
+
+    def sources(self) -> list[Path]:
+        """What is on this machine of the first form that is complete; empty if none is."""
+        parts = [part for part in self.unpacked_or_packed() if part is not None]
+        if parts and len(parts) == len(self.archives):
+            return parts
+        forms = ([self.where() / name for name in layout] for layout in self.layouts)
+        return next((form for form in forms if all(path.exists() for path in form)), [])
 
 
 DATA_SETS: Mapping[str, DataSet] = {
@@ -66,6 +79,22 @@ DATA_SETS: Mapping[str, DataSet] = {
             "images_background.zip": "md5:68d2efa1b9178cc56df9314c21c6e718",
             "images_evaluation.zip": "md5:6b91aef0f799c5bb55b94e3f2daec811",
         },
+    ),
+    "cifar_fs": DataSet(
+        "",
+        "https://www.cs.toronto.edu/~kriz/",
+        {"cifar-100-python.tar.gz": "md5:eb9058c3a382ffc7106e4002c42a8d85"},
+        layouts=(("cifar100/data",),),
+    ),
+    "mini_imagenet": DataSet(
+        "mini-imagenet",
+        layouts=(
+            ("images", "train.csv", "val.csv", "test.csv"),
+            tuple(f"mini-imagenet-cache-{side}.pkl" for side in ("train", "val", "test")),
+        ),
+        by_hand="its images are ImageNet's, whose terms allow no download from here. Get them from "
+        "https://image-net.org and the lists of files from https://github.com/twitter-research/"
+        "meta-learning-lstm (data/miniImagenet), or take the pickles of another project of yours",
     ),
 }
 
@@ -94,9 +123,8 @@ def where(name: str) -> Path:
 
 
 def sources(name: str) -> list[Path]:
-    """A data set's parts on this machine, each an unpacked folder or a zip; empty if a part is missing."""
-    found = [source for source in _data_set(name).sources() if source is not None]
-    return found if len(found) == len(_data_set(name).archives) else []
+    """A data set's parts on this machine, each a file, a folder or an archive; empty if a part is missing."""
+    return _data_set(name).sources()
 
 
 def status() -> dict[str, Status]:
@@ -110,7 +138,9 @@ def status() -> dict[str, Status]:
 
 def what_to_do(name: str) -> str:
     """How to bring a missing data set onto this machine."""
-    return f"run `metabench data get {name}`, or {_own_copy(_data_set(name))}"
+    data_set = _data_set(name)
+    how = f"run `metabench data get {name}`, or " if data_set.archives else f"{data_set.by_hand}. Then "
+    return how + _own_copy(data_set)
 
 
 def get(name: str, registry: Mapping[str, DataSet] = DATA_SETS, retries: int = 2) -> Path:
@@ -118,14 +148,19 @@ def get(name: str, registry: Mapping[str, DataSet] = DATA_SETS, retries: int = 2
 
     Progress goes to stderr if that is a terminal. ``registry`` replaces the known data sets (and with them
     addresses and checksums), ``retries`` is how often a failed download is tried again.
-    Raises `UsageError` for an unknown name, no network, a wrong checksum, or a folder that cannot be written.
+    Raises `UsageError` for an unknown name, no network, a wrong checksum, a folder that cannot be written, or
+    a data set that has no address.
     """
     data_set = _data_set(name, registry)
     folder = data_set.where()
+    if data_set.sources():
+        return folder
+    if not data_set.archives:
+        raise UsageError(f"{name} cannot be downloaded: {what_to_do(name)}")
     mirror = os.environ.get("METABENCH_MIRROR")
-    base = f"{mirror.rstrip('/')}/{data_set.folder}/" if mirror else data_set.url
+    base = f"{mirror.rstrip('/')}/{_below(data_set)}" if mirror else data_set.url
     store = pooch.create(folder, base, registry=dict(data_set.archives), retry_if_failed=retries)
-    for archive, source in zip(data_set.archives, data_set.sources(), strict=True):
+    for archive, source in zip(data_set.archives, data_set.unpacked_or_packed(), strict=True):
         if source is not None:
             continue  # a copy of the user's own may be packed differently, so its checksum says nothing
         try:
@@ -140,7 +175,7 @@ def get(name: str, registry: Mapping[str, DataSet] = DATA_SETS, retries: int = 2
             raise UsageError(
                 f"could not get {base}{archive} into {folder}: {type(error).__name__}: {error}. "
                 f"Without a network {_own_copy(data_set)}, or set METABENCH_MIRROR to a base address "
-                f"that serves {data_set.folder}/{archive}"
+                f"that serves {_below(data_set)}{archive}"
             ) from error
     return folder
 
@@ -184,10 +219,28 @@ def _data_set(name: str, registry: Mapping[str, DataSet] = DATA_SETS) -> DataSet
 
 
 def _own_copy(data_set: DataSet) -> str:
-    return (
-        f"put a copy of {' and '.join(data_set.archives)} (zipped or unpacked) into {data_set.where()}, "
-        f"or set METABENCH_DATA to a folder that has them in {data_set.folder}/"
-    )
+    archives = f"{_listed(data_set.archives)} (packed or unpacked)" if data_set.archives else ""
+    forms = " or ".join([*[archives] * bool(archives), *map(_listed, data_set.layouts)])
+    place = f" in {_below(data_set)}" if data_set.folder else ""
+    here = f"put a copy of {forms} into {data_set.where()}"
+    return f"{here}, or set METABENCH_DATA to a folder that has them{place}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _below(data_set: DataSet) -> str:
+    """The set's folder in an address below the data folder's."""
+    return f"{data_set.folder}/" if data_set.folder else ""
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether it is a file that can be opened as what its name says; a tar is looked into no further."""
+    if path.suffix == ".zip":
+        return zipfile.is_zipfile(path)
+    return path.is_file() and tarfile.is_tarfile(path)
 
 
 def _write(path: Path, arrays: Arrays) -> None:

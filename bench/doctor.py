@@ -15,7 +15,7 @@ import torch
 from bench import data, measure, native, registry
 from bench.api import Bilevel, Declined
 from bench.compiled import Engine, untraceable
-from bench.run import environment
+from bench.run import environment, gpu
 
 PACKAGES = ("metabench", "torch", "numpy", "scipy", "pandas", "pyarrow", "matplotlib", "higher", "submitit")
 DEVELOPMENT = ("beartype", "pyright", "pytest", "ruff")
@@ -29,9 +29,9 @@ BUSY = 0.5  # load per core above which timings are noisy
 
 def examine() -> dict[str, Any]:
     """Everything the doctor knows, by topic, and ``wrong``, what needs repair; JSON types only."""
-    meters = {"clock": clock(), "tensor_bytes": tensor_bytes("cpu"), "resident_peak": resident_peak()}
+    meters = {"clock": clock("cpu"), "tensor_bytes": tensor_bytes("cpu"), "resident_peak": resident_peak()}
     if torch.cuda.is_available():
-        meters["tensor_bytes_cuda"] = tensor_bytes("cuda")
+        meters |= {"clock_cuda": clock("cuda"), "tensor_bytes_cuda": tensor_bytes("cuda")}
     known = plugins()
     wrong = [
         f"the meter {name} is wrong: {m['detail']}" for name, m in meters.items() if m["state"] == "wrong"
@@ -51,7 +51,7 @@ def examine() -> dict[str, Any]:
     }
 
 
-def judge(measured: int, expected: int, tolerance: float) -> dict[str, str]:
+def judge(measured: int, expected: int, tolerance: float = 0.0) -> dict[str, str]:
     """A meter's state after reading ``measured`` where ``expected`` bytes were made: "ok" or "wrong"."""
     right = abs(measured - expected) <= tolerance * expected
     return {
@@ -60,31 +60,31 @@ def judge(measured: int, expected: int, tolerance: float) -> dict[str, str]:
     }
 
 
-def clock() -> dict[str, Any]:
-    """The clock's resolution, and its noise: the same work timed against itself, as studies time methods."""
+def clock(device: str) -> dict[str, Any]:
+    """A clock's resolution, and its noise: the same work timed against itself, as studies time methods."""
+    a = torch.ones(200, 200, device=device)
+    times = measure.time_interleaved(lambda: a @ a, lambda: a @ a, ROUNDS, a.device)
+    ratio = median(x / y for x, y in zip(times["samples_s"], times["reference_s"], strict=True))
+    itself = f"a matrix product takes {ratio:.3g} times as long as itself"
+    return {"state": "ok", "detail": f"{_step() if device == 'cpu' else 'events of CUDA'}; {itself}"}
+
+
+def _step() -> str:
     steps = []
     for _ in range(100):
         start = time.perf_counter()
         while (now := time.perf_counter()) == start:
             pass
         steps.append(now - start)
-    a = torch.ones(200, 200)
-    times = measure.time_interleaved(lambda: a @ a, lambda: a @ a, ROUNDS, torch.device("cpu"))
-    ratio = median(x / y for x, y in zip(times["samples_s"], times["reference_s"], strict=True))
-    return {
-        "state": "ok",
-        "detail": f"perf_counter steps by {1e9 * median(steps):.3g} ns; "
-        f"a matrix product takes {ratio:.3g} times as long as itself",
-    }
+    return f"perf_counter steps by {1e9 * median(steps):.3g} ns"
 
 
 def tensor_bytes(device: str) -> dict[str, Any]:
     """The meter of tensor storages, tried on one tensor of known size."""
-    # CUDA's allocator rounds up, by little at this size.
     made = measure.tensor_bytes(
         lambda: torch.zeros(TENSOR_BYTES, dtype=torch.uint8, device=device), torch.device(device)
     )
-    return judge(made["peak"], TENSOR_BYTES, 0.0 if device == "cpu" else 0.05)
+    return judge(made["peak"], TENSOR_BYTES)
 
 
 def resident_peak() -> dict[str, Any]:
@@ -120,8 +120,11 @@ def _machine() -> dict[str, Any]:
 def _torch() -> dict[str, Any]:
     devices = {}
     for i in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(i)
-        devices[f"cuda:{i}"] = f"{properties.name}, {properties.total_memory / GIB:.1f} GiB"
+        known, (free, whole) = gpu(torch.device("cuda", i)), torch.cuda.mem_get_info(i)
+        devices[f"cuda:{i}"] = (
+            f"{known['gpu']}, {whole / GIB:.1f} GiB ({free / GIB:.1f} free), "
+            f"driver {known['gpu_driver'] or 'unknown'}, cuDNN {known['cudnn'] or 'not there'}"
+        )
     return {
         "version": torch.__version__,
         "built_for": f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU",
@@ -144,8 +147,10 @@ def compiled_kernels() -> dict[str, str]:
 
     Compiled cells of a problem whose loss cannot be traced run in eager mode, for the reason that is shown.
     """
-    found = {"compiler": _kernel()}
+    found = {"compiler": _kernel("cpu")}
     works = found["compiler"].startswith("works")
+    if torch.cuda.is_available():
+        found["compiler_cuda"] = _kernel("cuda")
     traced = "can be compiled" if works else "its loss can be traced, but nothing is compiled here"
     for name in registry.names("problem"):
         try:
@@ -158,21 +163,22 @@ def compiled_kernels() -> dict[str, str]:
     return found
 
 
-def _kernel() -> str:
+def _kernel(device: str) -> str:
     engine = Engine()
-    bilevel = _one_task(SMALL, engine)
+    bilevel = _one_task(SMALL, device, engine)
     bilevel.inner_grad(bilevel.start)
     (kernel,) = engine.report().values()
     if "eager" in kernel:
-        return f"does not work: {native.missing() or kernel['eager']}"
-    return f"works: a kernel in {kernel['seconds']:.1f} s, {kernel['error']:.1g} from float64"
+        return f"does not work: {(device == 'cpu' and native.missing()) or kernel['eager']}"
+    how = "by torch" if kernel["lowering"] == "torch" else kernel["lowering"]
+    return f"works: a kernel, {how}, in {kernel['seconds']:.1f} s, {kernel['error']:.1g} from float64"
 
 
-def _one_task(problem: str, engine: Engine | None = None) -> Bilevel:
+def _one_task(problem: str, device: str = "cpu", engine: Engine | None = None) -> Bilevel:
     built = registry.build("problem", problem)
     generator = torch.Generator().manual_seed(0)
     meta, tasks = built.init(generator), built.sample(generator, 1)
-    return Bilevel(built, tasks.to(torch.float32), meta.float(), engine=engine)
+    return Bilevel(built, tasks.to(torch.float32, device), meta.to(device, torch.float32), engine=engine)
 
 
 def slurm() -> dict[str, Any]:

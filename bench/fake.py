@@ -50,7 +50,11 @@ class _GoOn(TorchDispatchMode):
 
 
 class Faker:
-    """Predicts peaks, one after another, in a process that is begun when it is needed; see `faker`."""
+    """Predicts peaks, one after another, in a process that is begun when it is needed; see `faker`.
+
+    With a torch built for CUDA only as long as the process that asks has not gone backward itself: autograd
+    then has threads, and refuses to work in a copy without them.
+    """
 
     def __init__(self) -> None:
         self._process: Any = None

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.metadata import version
@@ -61,8 +61,8 @@ class Prepared:
 def prepare(description: dict[str, Any]) -> Prepared:
     """Build the plugins and draw the inputs of a cell. Raises what the plugins raise."""
     device = torch.device(description["device"])
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise Declined("this machine has no CUDA device that torch can use")
+    if device.type == "cuda":
+        _require_cuda(device)
     if description["dtype"] == "tf32" and device.type != "cuda":
         raise Declined(f"tf32 is a mode of CUDA's matrix products; this cell's device is {device}")
     problem = registry.build("problem", description["problem"])
@@ -78,6 +78,14 @@ def prepare(description: dict[str, Any]) -> Prepared:
     engine = Engine() if is_compiled(description) else None
     few = asked(description, problem, method)
     return Prepared(problem, method, tasks.to(dtype, device), own, seeds, few, engine)
+
+
+def _require_cuda(device: torch.device) -> None:
+    if not torch.cuda.is_available():
+        raise Declined("this machine has no CUDA device that torch can use")
+    if (device.index or 0) >= (number := torch.cuda.device_count()):
+        there = ", ".join(f"cuda:{i}" for i in range(number))
+        raise Declined(f"this machine has no {device}; the CUDA devices that torch can use: {there}")
 
 
 def exact(key: str) -> Bilevel:
@@ -147,29 +155,36 @@ def threads(number: int) -> Iterator[None]:
 
 
 @contextmanager
-def _products_in_tf32(tf32: bool, on_cuda: bool) -> Iterator[None]:
-    """Matrix products and convolutions of float32 in TF32 or, other than by torch's default, in float32."""
-    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn) if on_cuda else ()
-    before = [switch.allow_tf32 for switch in switches]
-    for switch in switches:
-        switch.allow_tf32 = tf32
-    try:
+def on_cuda(device: torch.device, tf32: bool) -> Iterator[None]:
+    """``device`` as the current one, and its libraries as cells want them, for the block.
+
+    Matrix products and convolutions of float32 in TF32 or, other than by torch's default, in float32; of the
+    algorithms for convolutions those that give the same bits every time. Another device changes nothing.
+    """
+    if device.type != "cuda":
         yield
-    finally:
-        for switch, value in zip(switches, before, strict=True):
-            switch.allow_tf32 = value
+        return
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    wanted = [(matmul, "allow_tf32", tf32), (cudnn, "allow_tf32", tf32)]
+    wanted += [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
+    with ExitStack() as stack:
+        for module, name, value in wanted:
+            stack.callback(setattr, module, name, getattr(module, name))
+            setattr(module, name, value)
+        if (device.index or 0) < torch.cuda.device_count():
+            stack.enter_context(torch.cuda.device(device))
+        yield
 
 
 @contextmanager
 def conditions(description: dict[str, Any]) -> Iterator[None]:
-    """The cell's number of threads and a global random state of its own, for the block.
+    """The cell's number of threads, its device and a global random state of its own, for the block.
 
     No plugin may use the global generators; one that does can neither see the caller's state nor change it.
     """
-    on_cuda = torch.device(description["device"]).type == "cuda"
-    devices = range(torch.cuda.device_count()) if on_cuda else ()
-    tf32 = description["dtype"] == "tf32"
-    with threads(description["threads"]), torch.random.fork_rng(devices), _products_in_tf32(tf32, on_cuda):
+    device, tf32 = torch.device(description["device"]), description["dtype"] == "tf32"
+    devices = range(torch.cuda.device_count()) if device.type == "cuda" else ()
+    with threads(description["threads"]), torch.random.fork_rng(devices), on_cuda(device, tf32):
         seed = seed_of("global", description)
         torch.default_generator.manual_seed(seed)
         if devices:

@@ -1,11 +1,11 @@
-"""Kinds: cells that differ in nothing but the seed. Families: kinds that differ in numbers only."""
+"""Kinds: cells that differ in nothing but the seed. Families: kinds on one device that differ in numbers."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench.record import Record
 
-Family = tuple[str, str, str | None, bool]
+Family = tuple[str, str, str | None, str | None, bool]
 
 
 @dataclass(eq=False)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from bench.cells import Cell, canonical
 from bench.cores import deal
 from bench.errors import UsageError
+from bench.failures import lost
 from bench.pool import Lease, OnEvent, Pool, most_threads
 from bench.record import Store
 from bench.run import run_cell
@@ -49,7 +50,8 @@ def run_cells(
 ) -> Counter[str]:
     """Run cells and store their records; counts the statuses.
 
-    ``jobs`` worker processes, or with 0 this one (for debuggers: no time limit, nothing survives a crash).
+    ``jobs`` worker processes, or with 0 this one (for debuggers: no time limit, nothing survives a crash, or
+    an error that CUDA does not recover from).
     A cell that takes more than ``time_limit`` seconds is ended. ``on_event`` hears ("start", cell, None) and
     ("done", cell, record), in between ("progress", cell, {"done": n, "steps": m}) of one that takes steps, or
     ("given_up", cell, None) of a cell that gets no record now or is begun anew.
@@ -75,4 +77,8 @@ def run_cells(
         record = measure(cell, store, runner, cores, replace, progress)
         statuses[record["status"]] += 1
         tell("done", cell, record)
+        if lost(cell.description["device"]):
+            raise UsageError(
+                f"cell {cell.id} has cost this process its CUDA device; the others run on with --jobs 1"
+            )
     return statuses

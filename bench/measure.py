@@ -159,8 +159,10 @@ def _strided(tree: object) -> Iterator[Tensor]:
 def tensor_bytes(run: Run, device: torch.device) -> dict[str, Any]:
     """Peak bytes of tensors above what existed before the call: `peak` and the `meter` that read it.
 
-    On the CPU the count is the same in every run; cyclic garbage stays alive in it, because the collector's
-    moment is chance. On CUDA it is the caching allocator's, `reserved_peak` what it took from the device.
+    The count is the same in every run; cyclic garbage stays alive in it, because the collector's moment is
+    chance. On CUDA it is what was asked of the caching allocator, scratch space of kernels included;
+    `allocated_peak` is what that gave, rounded up by what blocks it had, `reserved_peak` what it took from
+    the device.
     """
     with _no_collection():
         if device.type == "cuda":
@@ -175,16 +177,17 @@ def tensor_bytes(run: Run, device: torch.device) -> dict[str, Any]:
 def _cuda_bytes(run: Run, device: torch.device) -> dict[str, Any]:
     torch.cuda.synchronize(device)
     torch.cuda.empty_cache()
-    allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
     torch.cuda.reset_peak_memory_stats(device)
-    result = run()
+    before = torch.cuda.memory_stats(device)
+    with torch.autograd.set_multithreading_enabled(False):  # else it is chance when its thread lets go
+        result = run()
     torch.cuda.synchronize(device)
+    after = torch.cuda.memory_stats(device)
     del result
-    return {
-        "peak": torch.cuda.max_memory_allocated(device) - allocated,
-        "reserved_peak": torch.cuda.max_memory_reserved(device) - reserved,
-        "meter": "cuda_allocated",
-    }
+    names = {"peak": "requested", "allocated_peak": "allocated", "reserved_peak": "reserved"}
+    ends = {name: f"{kind}_bytes.all" for name, kind in names.items()}
+    found = {name: after[f"{end}.peak"] - before[f"{end}.current"] for name, end in ends.items()}
+    return {**found, "meter": "cuda_requested"}
 
 
 def resident_missing() -> str | None:

@@ -30,6 +30,8 @@ LAST_LINES = 5  # of what the compiler says
 
 log = logging.getLogger(__name__)
 
+_found: list[Path] = []
+
 
 def compiler() -> tuple[str, ...] | None:
     """The command that compiles C++ here, None where there is none."""
@@ -56,33 +58,47 @@ def library(package: str, source: str) -> ctypes.CDLL:
 
     Raises `Declined` where there is no compiler, or it fails, with the last lines of what it said.
     """
+    return made(source, files(package).joinpath(source).read_bytes())
+
+
+def made(name: str, text: bytes, options: tuple[str, ...] = ()) -> ctypes.CDLL:
+    """The shared library made of C++ under further ``options`` of the compiler, ``name`` being the source's.
+
+    Raises `Declined` as `library` does.
+    """
     command = compiler()
     if command is None:
         raise Declined(str(missing()))
-    text = files(package).joinpath(source).read_bytes()
     key = hashlib.sha256(text)
-    key.update(repr((command, FLAGS, _version(command), _cpu())).encode())
-    path = data.cache_root() / f"{Path(source).stem}-{key.hexdigest()[:16]}.so"
+    key.update(repr((command, FLAGS + options, _version(command), _cpu())).encode())
+    path = data.cache_root() / f"{Path(name).stem}-{key.hexdigest()[:16]}.so"
     if path.is_file():
         try:
             if _is_whole(path.read_bytes()):
-                return ctypes.CDLL(str(path))
+                loaded = ctypes.CDLL(str(path))
+                _found.append(path)
+                return loaded
             log.warning("%s is damaged; it is made again", path)
         except OSError as error:
             log.warning("%s cannot be used (%s); it is made again", path, error)
     with TemporaryDirectory() as folder:
-        made = Path(folder) / path.name
-        _compile(command, source, text, made)
-        content = made.read_bytes()
+        target = Path(folder) / path.name
+        _compile(command, options, name, text, target)
+        content = target.read_bytes()
         try:
             write_whole(path, content + hashlib.sha256(content).digest())
         except StoreError as error:
-            log.warning("%s; %s will be compiled again next time", error, source)
-            path = made  # once loaded, it needs its file no more
+            log.warning("%s; %s will be compiled again next time", error, name)
+            path = target  # once loaded, it needs its file no more
         try:
             return ctypes.CDLL(str(path))
         except OSError as error:
-            raise Declined(f"{source} was compiled but cannot be loaded: {error}") from error
+            raise Declined(f"{name} was compiled but cannot be loaded: {error}") from error
+
+
+def found_on_disk() -> int:
+    """How many libraries this process has found compiled on the disk so far."""
+    return len(_found)
 
 
 def _is_whole(content: bytes) -> bool:
@@ -94,8 +110,10 @@ def _is_whole(content: bytes) -> bool:
     return hashlib.sha256(content[:-size]).digest() == content[-size:]
 
 
-def _compile(command: tuple[str, ...], source: str, text: bytes, target: Path) -> None:
-    build = [*command, *FLAGS, "-x", "c++", "-", "-o", str(target)]
+def _compile(
+    command: tuple[str, ...], options: tuple[str, ...], source: str, text: bytes, target: Path
+) -> None:
+    build = [*command, *FLAGS, "-x", "c++", "-", "-o", str(target), *options]
     name = shlex.join(command)
     try:
         done = subprocess.run(build, input=text, capture_output=True, timeout=BUILD_SECONDS, check=False)
@@ -106,6 +124,7 @@ def _compile(command: tuple[str, ...], source: str, text: bytes, target: Path) -
         raise Declined(f"'{name}' could not compile {source}: " + "\n".join(said or [str(done.returncode)]))
 
 
+@lru_cache
 def _version(command: tuple[str, ...]) -> str:
     try:
         answer = subprocess.run(
@@ -116,6 +135,7 @@ def _version(command: tuple[str, ...]) -> str:
     return answer.stdout.decode(errors="replace")
 
 
+@lru_cache
 def _cpu() -> str:
     """Model and instruction sets of the processor, which is what `native` means."""
     try:

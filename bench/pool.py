@@ -179,8 +179,11 @@ class Pool:
             self._tell("progress", worker.cell, dict(zip(("done", "steps"), content, strict=True)))
             return
         worker.ready = True
-        if kind == "done":
+        if kind in ("done", "last"):
             self._done(worker, content)
+        if kind == "last":
+            worker.kill()
+            self._remove(worker)
 
     def _end_late(self) -> None:
         limit = self._time_limit

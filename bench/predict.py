@@ -116,7 +116,7 @@ class _Oracle:
             problem, method = self._text(of["problem"]), self._text(of["method"])
             if method not in self._shapes:
                 self._shapes[method] = shape(of["method"])
-            family = (problem, self._shapes[method], of.get("engine"), trains(of))
+            family = (problem, self._shapes[method], of.get("engine"), of.get("device"), trains(of))
             kind = self._kinds[key] = Kind(of, problem, method, family)
         return kind
 
@@ -205,7 +205,8 @@ class _Oracle:
             if burst := (record.get("reason") or {}).get("resident_bytes"):
                 return 2 * burst
             found.append((record.get("resident") or {}).get("growth_bytes"))
-            found.append((record.get("tensor_bytes") or {}).get("peak"))
+            if kind.description.get("device") == "cpu":  # elsewhere tensors are not the process's memory
+                found.append((record.get("tensor_bytes") or {}).get("peak"))
         known = [peak for peak in found if peak is not None]
         return self._with_references(max(known), kind) if known else None
 

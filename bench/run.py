@@ -3,7 +3,9 @@
 import json
 import os
 import platform
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -12,7 +14,7 @@ from typing import Any
 
 import torch
 
-from bench import accuracy, cores, course, inputs, measure, numerics, registry, start
+from bench import accuracy, assumptions, cores, course, inputs, measure, numerics, registry, start
 from bench.api import Bilevel, Estimate
 from bench.at_once import usual
 from bench.cells import Cell
@@ -20,7 +22,7 @@ from bench.desk import Desk
 from bench.failures import classify
 from bench.record import SCHEMA, Record, timestamp
 from bench.reference import Reference, absent, implicit_reference, maml_reference
-from bench.spec import TRAIN
+from bench.spec import PATH_POINTS, TRAIN
 
 _NO_DESK = Desk()
 REFERENCE_METHOD = "fomaml"  # what times are compared with; by name, the harness knows no method
@@ -32,9 +34,9 @@ def run_cell(cell: Cell, study: str, desk: Desk = _NO_DESK) -> Record:
     """Measure one cell, or train, and return its record.
 
     Order: inputs (outside all clocks), one call of the method, accuracy, certified arithmetic, numerics,
-    time, tensor bytes, resident peak. A plugin's failure is never raised: it becomes the record's status and
-    reason, and what was measured before it stays. The same cell gives the same bits. The caller's thread
-    count and random state are untouched.
+    assumptions, time, tensor bytes, resident peak. A plugin's failure is never raised: it becomes the
+    record's status and reason, and what was measured before it stays. The same cell gives the same bits. The
+    caller's thread count and random state are untouched.
     """
     record: Record = {
         "schema": SCHEMA,
@@ -54,6 +56,9 @@ def run_cell(cell: Cell, study: str, desk: Desk = _NO_DESK) -> Record:
                 _measure(start.located(cell.description, results), record, desk)
         except Exception as error:  # noqa: BLE001  a plugin may raise anything, and one cell kills no sweep
             record["status"], record["reason"] = classify(error)
+    if torch.cuda.is_initialized():
+        with suppress(RuntimeError):  # of a context that the cell has broken
+            torch.cuda.empty_cache()  # the device is shared with other workers
     return record
 
 
@@ -80,6 +85,23 @@ def _cpu() -> str:
     return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), platform.machine())
 
 
+def gpu(device: torch.device) -> dict[str, Any]:
+    """A CUDA device for the record: its name and driver, and torch's cuDNN."""
+    name = torch.cuda.get_device_name(device)
+    return {"gpu": name, "gpu_driver": _driver(), "cudnn": torch.backends.cudnn.version()}
+
+
+@lru_cache
+def _driver() -> str | None:
+    """The version of NVIDIA's kernel module; None where the kernel does not say."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"^NVRM version:.*?\s(\d+(?:\.\d+)+)\s", text, re.MULTILINE)
+    return found and found.group(1)
+
+
 def _measure(description: dict[str, Any], record: Record, desk: Desk) -> None:
     """Fill the record pass by pass; whatever raises leaves in it what was finished."""
     seconds = record["pass_seconds"]
@@ -89,7 +111,7 @@ def _measure(description: dict[str, Any], record: Record, desk: Desk) -> None:
         if start.KEY in description:
             record["environment"]["start"] = description[start.KEY]["sha256"]
     if cell.device.type == "cuda":
-        record["environment"]["gpu"] = torch.cuda.get_device_name(cell.device)
+        record["environment"] |= gpu(cell.device)
     if TRAIN in description["passes"]:
         with measure.stopwatch(seconds, TRAIN):
             record[TRAIN] = course.train(record["id"], description, cell, desk)
@@ -113,6 +135,12 @@ def _measure(description: dict[str, Any], record: Record, desk: Desk) -> None:
     if "numerics" in description["passes"]:
         with measure.stopwatch(seconds, "numerics"):
             record["numerics"] = numerics.observe(cell)
+    if "assumptions" in description["passes"]:
+        with measure.stopwatch(seconds, "assumptions"), inputs.threads(1):  # its bits do not depend on them
+            exact = inputs.exact(inputs.exact_key(description))
+            record["assumptions"] = assumptions.observe(
+                cell, exact, estimate, description.get("path_points", PATH_POINTS)
+            )
     n_params = bilevel.meta.numel()
     del bilevel, estimate  # nothing of this call weighs on the passes below
     if "time" in description["passes"]:
@@ -137,7 +165,7 @@ def _certified(
 
 
 def _tensor_bytes(cell: inputs.Prepared) -> dict[str, Any]:
-    if cell.engine is not None:
+    if cell.engine is not None and cell.device.type != "cuda":
         return {"missing": "compiled kernels hold their tensors out of the meter's sight"}
     if not cell.method.in_torch:
         return {"missing": f"'{registry.name_of(cell.method)}' does its work outside torch"}

@@ -19,17 +19,16 @@ SPLITS = ("train", "val", "test")
 DTYPES = ("float64", "float32", "tf32", "bfloat16", "float16")
 ENGINES = ("eager", "compiled")
 # The modules of analysis/figures, which nothing here may import; a test compares the two.
-FIGURES = ("accuracy_vs_steps", "cost_vs_steps", "data_scale", "estimators", "learning_curves", "libraries")
-FIGURES += ("mixed", "overview", "peers", "precision", "scaling", "unrolling")
+FIGURES = ("accuracy_vs_steps", "assumptions", "cost_vs_steps", "data_scale", "estimators", "learning_curves")
+FIGURES += ("libraries", "mixed", "overview", "peers", "precision", "scaling", "unrolling")
 USUAL_PASSES = ("accuracy", "time", "tensor_bytes", "resident")
-PASSES = (*USUAL_PASSES, "certified", "numerics")  # a new pass goes to the end: ids hold them in this order
+# A new pass goes to the end: ids hold them in this order.
+PASSES = (*USUAL_PASSES, "certified", "numerics", "assumptions")
 STAGES = ("start", "half", "end")  # of a training, whose meta-parameters are kept
 TRAIN = "train"  # the pass of a training cell, in place of all others
 KINDS = ("measure", TRAIN)
-DEFAULT_TIME_LIMIT = 600.0
-MOST_SEEDS = 100_000
-EVALUATION_TASKS = 600  # what the field reports means over
-VALIDATIONS, VALIDATION_TASKS = 10, 100
+DEFAULT_TIME_LIMIT, PATH_POINTS, MOST_SEEDS = 600.0, 5, 100_000
+EVALUATION_TASKS, VALIDATIONS, VALIDATION_TASKS = 600, 10, 100  # the field reports means over 600 tasks
 
 _Check = Callable[[Any, Way], Any]
 
@@ -52,9 +51,10 @@ _DEFAULTS: dict[str, Any] = {
     "evaluation_tasks": EVALUATION_TASKS,
     "validations": VALIDATIONS,
     "validation_tasks": VALIDATION_TASKS,
+    "path_points": PATH_POINTS,
 }
 # What only cells of one kind have.
-_MEASURING = ("passes", "repeats", "split")
+_MEASURING = ("passes", "repeats", "path_points", "split")
 _TRAINING = ("outer", "outer_steps", "evaluation_tasks", "validations", "validation_tasks")
 _TOP_ONLY = ("question", "figure", "time_limit", "sweep")
 SWEEP_KEYS = ("problem", "method", *_DEFAULTS)
@@ -90,6 +90,7 @@ class Sweep:
     evaluation_tasks: int
     validations: int
     validation_tasks: int
+    path_points: int
     where: dict[str, Way] = field(repr=False, compare=False)
 
 
@@ -295,4 +296,5 @@ _CHECKS: dict[str, _Check] = {
     "evaluation_tasks": _whole(2),
     "validations": _whole(1),
     "validation_tasks": _whole(2),
+    "path_points": _whole(2),
 }

@@ -57,8 +57,10 @@ class Problem(Plugin, ABC):
     tasks: "vmap" (small networks) or "loop" (convolutions on CPU, where vmap's grouped kernels lose).
     Losses use torch operations only and no in-place updates; batch norm is written out in elementary
     operations, because torch 2.13 differentiates `F.batch_norm` under vmap wrongly and without a warning.
+    ``duplicates`` is the share of a split's examples, at most, that published data hold in another one too.
     """
 
+    duplicates: ClassVar[float] = 0.0
     strength: float
 
     @property

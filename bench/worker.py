@@ -13,7 +13,7 @@ from bench.cells import Cell
 from bench.cores import bound
 from bench.desk import Desk
 from bench.disk import StoreError
-from bench.failures import classify
+from bench.failures import classify, lost
 from bench.processes import die_with_parent, ignore_scheduler
 from bench.record import MEASURED, Record, Store, unmeasured
 from bench.record.trained import drop_checkpoint
@@ -67,7 +67,8 @@ def work(
 ) -> None:
     """The life of a worker on ``cores``: ("ready", None), then for every cell received ("done", record).
 
-    Before that, now and then, ("progress", (done, steps)) of a cell that takes steps.
+    Before that, now and then, ("progress", (done, steps)) of a cell that takes steps. ("last", record) of a
+    cell after which this process can run no other: it has lost its CUDA device.
     ("store", message) means that records cannot be written. Ends when the pipe does or the parent dies.
     ``leased`` leaves a scheduler's signals to the parent; ``devices`` are the CUDA devices it is to see.
     """
@@ -87,7 +88,8 @@ def work(
         except EOFError:
             return
         try:
-            pipe.send(("done", measure(cell, store, runner, cores, replace, _telling(pipe))))
+            record = measure(cell, store, runner, cores, replace, _telling(pipe))
+            pipe.send(("last" if lost(cell.description["device"]) else "done", record))
         except StoreError as error:
             pipe.send(("store", str(error)))
 

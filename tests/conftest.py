@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 from bench.record.fallback import VARIABLE
 from tests.command_line import TINY, metabench
 from tests.real_slurm import RealCluster, the_cluster
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # on a GPU that it finds it would take most of the memory
 
 
 @pytest.fixture(scope="session")

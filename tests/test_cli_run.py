@@ -96,6 +96,15 @@ def test_one_cell_of_every_kind_first(fresh: Path):
     assert re.search(r"^about .* of work in 2 cells: 2 as with other seeds$", plan, re.M)
 
 
+def test_times_of_workers_that_share_a_gpu_are_warned_of(fresh: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run, "run_cells", lambda *_, **__: None)
+    timed = TINY.replace('passes = ["accuracy"]', 'passes = ["time"]')
+    on_cuda = timed.replace("seeds = 2", 'seeds = 2\ndevice = ["cpu", "cuda:1"]')
+    for text, jobs, warned in ((on_cuda, 2, True), (on_cuda, 1, False), (timed, 2, False)):
+        Path("tiny.toml").write_text(text)
+        assert ("share the GPU" in metabench("run", "tiny.toml", "--jobs", jobs).err) == warned
+
+
 def test_ctrl_c_keeps_what_is_finished(fresh: Path, monkeypatch: pytest.MonkeyPatch):
     def interrupted(cells: list, store: Store, *rest: Any, **options: Any) -> None:
         real(cells[:1], store, *rest, **options)

@@ -18,7 +18,7 @@ from bench import registry
 from bench.api import Bilevel, Problem, Tasks
 from bench.cli.kernels import built_lines
 from bench.cli.profile import _table
-from bench.compiled import Engine, check, convolution, engine, kernel, lower, trace
+from bench.compiled import Engine, check, convolution, engine, kernel, lower, taskwise, trace
 from bench.compiled.profile import Part, Profile
 from bench.inputs import generator
 from bench.run import run_cell
@@ -45,6 +45,16 @@ def both(method, bilevel):
     found, wanted = built(fast), built(bilevel)
     assert fast.calls == bilevel.calls
     return found, wanted, fast.engine.report()
+
+
+def by_torch(monkeypatch) -> None:
+    """All new kernels by torch's compiler."""
+
+    def refused(*_):
+        raise taskwise.UnsupportedError("a test")
+
+    monkeypatch.setattr(engine, "_kernels", {})
+    monkeypatch.setattr(taskwise, "lower", refused)
 
 
 METHODS = [
@@ -75,12 +85,35 @@ def test_a_compiled_method_is_the_eager_one(method):
     assert not [kernel for kernel in report.values() if "eager" in kernel], report
 
 
+@pytest.mark.parametrize("method", ["maml", "imaml"])
+def test_torch_compiles_all_tasks_at_once_too(method, monkeypatch):
+    by_torch(monkeypatch)
+    inner = {"name": "gradient_descent", "steps": 2, "learning_rate": 0.01}
+    found, wanted, report = both({"name": method, "inner": inner}, drawn(TANH))
+    torch.testing.assert_close(found.meta_grad, wanted.meta_grad, rtol=1e-9, atol=1e-11)
+    assert {kernel["lowering"] for kernel in report.values()} == {"torch"}
+
+
 @pytest.mark.parametrize("inner", ["adam", "nesterov", "momentum"])
 def test_what_varies_from_step_to_step_is_not_frozen_into_a_kernel(inner):
     table = {"name": "maml", "inner": {"name": inner, "steps": 6, "learning_rate": 0.01}}
     found, wanted, report = both(table, drawn(TANH))
     torch.testing.assert_close(found.meta_grad, wanted.meta_grad, rtol=1e-9, atol=1e-11)
     assert len(report) == 3
+
+
+def test_tf32_has_kernels_of_its_own():
+    before, bilevel = torch.get_float32_matmul_precision(), drawn(TANH, dtype=torch.float32)
+    kernels = []
+    try:
+        for precision in ("highest", "high", "highest"):
+            torch.set_float32_matmul_precision(precision)
+            fast = compiled(bilevel)
+            fast.inner_grad(fast.start)
+            kernels += fast.engine.kernels().values()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert kernels[0] is kernels[2] is not kernels[1]
 
 
 def test_one_kernel_serves_every_number_of_steps():
@@ -275,11 +308,11 @@ def test_what_a_loss_remembers_is_real_and_indices_stay_in_range():
 def test_a_kernel_that_is_off_is_refused(monkeypatch):
     monkeypatch.setattr(engine, "_kernels", {})
 
-    def wrong(graph, inputs):
+    def wrong(graph, inputs, *_):
         call = lower.lower(graph, inputs)
-        return lambda values: [x * (1 + 1e-3) for x in call(values)]
+        return lambda values: [x * (1 + 1e-3) for x in call(values)], "torch"
 
-    monkeypatch.setattr(kernel, "lower", wrong)
+    monkeypatch.setattr(kernel, "_compiled", wrong)
     bilevel = drawn(SINUSOID, dtype=torch.float32)
     fast = compiled(bilevel)
     assert torch.equal(fast.inner_grad(fast.start), bilevel.inner_grad(bilevel.start))
@@ -292,16 +325,16 @@ def test_the_check_sees_a_missing_proximal_term(monkeypatch):
     monkeypatch.setattr(engine, "_kernels", {})
     plain = Bilevel.inner_grad
 
-    def without(graph, inputs):
+    def without(*_):
         problem = registry.build("problem", {**SINUSOID, "strength": 0.0})
 
         def call(values):
             meta, x, y, phi = values
             return [Bilevel(problem, Tasks(x, y, x, y), meta).inner_grad(phi)]
 
-        return call
+        return call, "torch"
 
-    monkeypatch.setattr(kernel, "lower", without)
+    monkeypatch.setattr(kernel, "_compiled", without)
     fast = compiled(drawn(SINUSOID))
     assert torch.equal(fast.inner_grad(fast.start), plain(drawn(SINUSOID), fast.start))
     (only,) = fast.engine.report().values()
@@ -367,6 +400,7 @@ def test_autograd_passes_through_in_eager_mode():
 
 def test_without_the_inner_entry_point_the_public_one_serves(monkeypatch):
     monkeypatch.setattr(engine, "_kernels", {})
+    by_torch(monkeypatch)
     lower._entry()  # torch warns while it imports itself
     monkeypatch.setattr(lower, "_entry", lambda: None)
     bilevel = drawn(SINUSOID)
@@ -376,8 +410,8 @@ def test_without_the_inner_entry_point_the_public_one_serves(monkeypatch):
 
 
 ONE_KERNEL = """
-from tests.test_compiled import TANH, compiled, drawn
-fast = compiled(drawn(TANH))
+from tests.test_compiled import Odd, compiled, drawn
+fast = compiled(drawn(Odd()))
 fast.inner_grad(fast.start)
 print(fast.engine.report())
 """
@@ -451,9 +485,12 @@ def test_a_kernel_says_what_it_computes_of_which_size_and_whether_it_was_found(m
     assert [one.size for one in found] == [(2, 97)] * 2
     assert found[1].cached
     (line,) = built_lines(found[1:], "float64")
-    assert "Gradient of the query loss in phi  2 tasks x 97 parameters, float64  found on disk in " in line
+    assert (
+        "Gradient of the query loss in phi  2 tasks x 97 parameters, float64  task by task, found on disk in "
+        in line
+    )
     found[1].cached = False
-    assert "built in" in built_lines(found[1:], "float64")[0]
+    assert "task by task, built in" in built_lines(found[1:], "float64")[0]
 
 
 def test_every_kernel_of_ours_has_words():
@@ -468,13 +505,13 @@ def test_every_kernel_of_ours_has_words():
 
 
 def test_a_profile_has_no_negative_times():
-    whole = Profile(1.0, (Part("a", 1, 0.8, 0.4), Part("b", 1, 0.3, 0.5)))
+    whole = Profile(1.0, (Part("a", "torch", 1, 0.8, 0.4), Part("b", "torch", 1, 0.3, 0.5)))
     assert (whole.rest, whole.excess) == (0.0, pytest.approx(0.1))
     lines = _table(whole)
-    assert "| between the kernels |  | - | - |  |  |" in lines
+    assert "| between the kernels |  |  | - | - |  |  |" in lines
     assert not any("| -" in line.replace("| - |", "") for line in lines[2:])
     assert any(line.startswith("Below 1: ") for line in lines)
     assert any("take 100 ms (10%) more than the call" in line for line in lines)
-    plain = _table(Profile(1.0, (Part("a", 1, 0.8, 0.4),)))
-    assert "| between the kernels |  | 200 | 20% |  |  |" in plain
+    plain = _table(Profile(1.0, (Part("a", "torch", 1, 0.8, 0.4),)))
+    assert "| between the kernels |  |  | 200 | 20% |  |  |" in plain
     assert plain[-1].startswith("| all |")

@@ -8,6 +8,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ import pytest
 
 from bench import data
 from bench.errors import UsageError
+from bench.problems import cifar_fs
+from tests import fake_photographs
 
 
 def _zip_bytes(folder: str) -> bytes:
@@ -151,10 +154,65 @@ def test_unknown_data_set_names_the_nearest():
 
 
 def test_official_checksums_are_the_published_ones():
+    cifar = data.DATA_SETS["cifar_fs"]
+    assert cifar.url == "https://www.cs.toronto.edu/~kriz/"
+    assert cifar.archives == {"cifar-100-python.tar.gz": "md5:eb9058c3a382ffc7106e4002c42a8d85"}
     assert data.DATA_SETS["omniglot"].archives == {
         "images_background.zip": "md5:68d2efa1b9178cc56df9314c21c6e718",
         "images_evaluation.zip": "md5:6b91aef0f799c5bb55b94e3f2daec811",
     }
+
+
+def _cifar(served: Path) -> dict[str, data.DataSet]:
+    """A generated archive in the served folder's parent, and a registry that expects it."""
+    archive = served.parent / "cifar-100-python.tar.gz"
+    fake_photographs.cifar_archive(archive)
+    checksum = f"md5:{hashlib.md5(archive.read_bytes()).hexdigest()}"
+    return {"cifar_fs": replace(data.DATA_SETS["cifar_fs"], archives={archive.name: checksum})}
+
+
+def test_cifar_is_downloaded_verified_and_read(root, served):
+    registry = _cifar(served)
+    with pytest.raises(UsageError, match=r"cifar-100-python\.tar\.gz is not the file that was expected"):
+        data.get("cifar_fs", retries=0)  # the official checksum
+    assert not list(root.rglob("*"))
+    assert data.get("cifar_fs", registry, retries=0) == root
+    assert [path.name for path in root.iterdir()] == ["cifar-100-python.tar.gz"]
+    assert cifar_fs.load().images.shape == (100, fake_photographs.PER_CLASS, 3, 32, 32)
+    assert data.status()["cifar_fs"] == {"found": True, "where": str(root), "what_to_do": None}
+
+
+@pytest.mark.parametrize("lay", [fake_photographs.cifar_pickles, fake_photographs.cifar_folders])
+def test_another_form_of_cifar_is_not_downloaded_again(root, lay):
+    lay(root)
+    assert data.get("cifar_fs", retries=0) == root
+    assert len(list(root.iterdir())) == 1
+
+
+def test_no_network_names_all_forms_of_cifar(root):
+    nowhere = {"cifar_fs": replace(data.DATA_SETS["cifar_fs"], url="http://127.0.0.1:9/")}
+    with pytest.raises(
+        UsageError, match=r"cifar-100-python\.tar\.gz \(packed or unpacked\) or cifar100/data into"
+    ):
+        data.get("cifar_fs", nowhere, retries=0)
+
+
+def test_mini_imagenet_is_not_downloaded_but_explained(root):
+    with pytest.raises(
+        UsageError, match=r"mini_imagenet cannot be downloaded: .*https://image-net\.org"
+    ) as caught:
+        data.get("mini_imagenet", retries=0)
+    folder = root / "mini-imagenet"
+    forms = (
+        "images, train.csv, val.csv and test.csv or mini-imagenet-cache-train.pkl, "
+        f"mini-imagenet-cache-val.pkl and mini-imagenet-cache-test.pkl into {folder}"
+    )
+    assert f"put a copy of {forms}, or set METABENCH_DATA to a folder that has them in" in str(caught.value)
+    assert not data.status()["mini_imagenet"]["found"]
+    fake_photographs.mini_pickles(root)
+    assert data.get("mini_imagenet", retries=0) == folder
+    next(folder.glob("*val.pkl")).unlink()
+    assert data.sources("mini_imagenet") == []
 
 
 def _make(calls: list[int]) -> data.Arrays:

@@ -75,7 +75,7 @@ def test_without_a_compiler_no_problem_is_said_to_be_compiled(
     def refuse(*_: object) -> None:
         raise RuntimeError("no working compiler")
 
-    monkeypatch.setattr(kernel, "lower", refuse)
+    monkeypatch.setattr(kernel, "_compiled", refuse)
     monkeypatch.setattr(engine, "_kernels", {})
     found = doctor.compiled_kernels()
     assert found["compiler"] == "does not work: RuntimeError: no working compiler"

@@ -74,3 +74,23 @@ def test_a_change_in_place_makes_another_key():
     before = Exactly(part)
     part.silent.append(2.0)  # pyright: ignore[reportAttributeAccessIssue]
     assert Exactly(part) != before
+
+
+@dataclass
+class Open:
+    number: float = 1.0
+
+
+@pytest.mark.parametrize("outer", [lambda x: Part(silent=x), lambda x: Part(silent=(x,)), lambda x: {"a": x}])
+def test_only_what_cannot_change_is_remembered(outer):
+    inner = Open()
+    outside = outer(Part(silent=inner))
+    before = Exactly(outside)
+    inner.number = 2.0
+    assert Exactly(outside) != before
+
+
+def test_what_is_remembered_is_not_mixed_up():
+    for i in range(2000):  # many more than are kept, at addresses that are used again
+        assert Exactly(Part(float(i))) == Exactly(Part(float(i)))
+        assert Exactly(Part(float(i))) != Exactly(Part(float(i + 1)))

@@ -128,18 +128,43 @@ def test_cuda_is_declined_without_a_device():
 
 
 @pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
+def test_a_cuda_device_that_is_not_there_is_declined():
+    record = run_cell(cell(device="cuda:63"), "study")
+    assert record["status"] == "declined"
+    expected = "this machine has no cuda:63; the CUDA devices that torch can use: cuda:0"
+    assert record["reason"]["message"].startswith(expected)
+
+
+@pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
 def test_a_cell_on_cuda():
     every = ["accuracy", "time", "tensor_bytes", "resident"]
     record = run_cell(cell({"name": "imaml"}, "linear_regression", device="cuda", passes=every), "study")
     assert record["status"] == "ok"
-    assert record["tensor_bytes"]["meter"] == "cuda_allocated"
-    assert record["environment"]["gpu"]
+    assert record["tensor_bytes"]["meter"] == "cuda_requested"
+    assert record["environment"]["gpu"] == torch.cuda.get_device_name()
+    assert record["environment"]["gpu_driver"]
+    assert record["environment"]["cudnn"]
+
+
+def test_messages_of_cuda_say_what_happened_and_the_traceback_the_rest():
+    known = "CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total capacity of 79 GiB."
+    for more in (" Process 622 has 60.08 GiB memory in use.", " Including non-PyTorch memory, this process"):
+        status, reason = classify(torch.OutOfMemoryError(known + more))
+        assert (status, reason["message"]) == ("out_of_memory", known)
+        assert more in reason["traceback"]
+    lines = "CUDA error: device-side assert triggered\nSearch for `cudaErrorAssert' in https://docs"
+    reason = classify(torch.AcceleratorError(lines))[1]
+    assert reason["message"] == "CUDA error: device-side assert triggered"
+    assert "Search for" in reason["traceback"]
 
 
 def test_allocator_messages():
     cuda = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
     assert classify(cuda)[0] == "out_of_memory"
     assert classify(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"))[0] == "out_of_memory"
+    full = "cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR, when calling `cusolverDnCreate(handle)`"
+    assert classify(RuntimeError(full))[0] == "out_of_memory"
+    assert classify(RuntimeError("cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR"))[0] == "error"
     assert classify(ValueError("out of memory"))[0] == "error"
     reason = {"message": "m", "type": "t", "traceback": None}
     assert classify(PassFailedError("killed", reason)) == ("killed", reason)

@@ -154,3 +154,38 @@ def test_fingerprint_names_images_classes_and_split():
     ]
     assert len(set(variants)) == 4
     assert variants[0] == replace(DATA).fingerprint == _marked().fingerprint
+
+
+def _coloured() -> few_shot.ImageClasses:
+    """The marked images as red, with a green of 40 in all training classes and a random blue."""
+    images = np.zeros((N_CLASSES, N_IMAGES, 3, 2, 2), dtype=np.uint8)
+    images[:, :, 0] = DATA.images
+    images[:18, :, 1] = 40
+    images[:, :, 2] = np.random.default_rng(0).integers(0, 256, (N_CLASSES, N_IMAGES, 2, 2))
+    return few_shot.ImageClasses.of("coloured", images, DATA.classes, SIDES)
+
+
+def test_colours_are_drawn_as_grey_is_and_turned_together():
+    options = {"ways": 5, "shots": 2, "queries": 3, "rotations": True}
+    coloured = few_shot.sample(_coloured(), torch.Generator().manual_seed(0), 3, "train", **options)
+    grey = _draw(rotations=True)
+    assert coloured.support_x.shape == (3, 10, 3, 2, 2)
+    assert torch.equal(coloured.support_x[:, :, :1], grey.support_x)
+    assert torch.equal(coloured.query_x[:, :, :1], grey.query_x)
+    assert (coloured.query_x[:, :, 1] == 40 / 255).all()
+
+
+def test_standardised_channels_have_the_training_classes_mean_and_deviation():
+    data = _coloured()
+    pixels = data.images[:18] / 255
+    mean, deviation = pixels.mean(axis=(0, 1, 3, 4)), pixels.std(axis=(0, 1, 3, 4))
+    assert deviation[1] < 1e-15  # a constant channel is shifted only
+    deviation[1] = 1
+    options = {"ways": 5, "shots": 2, "queries": 3}
+    for split in ("train", "test"):
+        raw = few_shot.sample(data, torch.Generator().manual_seed(0), 3, split, **options).query_x
+        seen = few_shot.sample(
+            data, torch.Generator().manual_seed(0), 3, split, standardise=True, input_scale=3.0, **options
+        ).query_x
+        wanted = 3 * (raw.numpy() - mean[:, None, None]) / deviation[:, None, None]
+        np.testing.assert_allclose(seen, wanted, rtol=1e-12, atol=1e-14)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from bench import cores, launch, pool, processes
 from bench.cells import Cell
@@ -232,7 +233,7 @@ if __name__ == "__main__":
 def test_workers_end_when_their_parent_is_killed(store, tmp_path):
     (tmp_path / "driver.py").write_text(DRIVER)
     root = Path(launch.__file__).parents[1]
-    environment = os.environ | {"PYTHONPATH": str(root)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), *filter(None, sys.path)])}
     driver = subprocess.Popen([sys.executable, tmp_path / "driver.py", tmp_path], env=environment)
     try:
         wait_for(lambda: (tmp_path / "sleep-1").exists() and (tmp_path / "sleep-1").read_text())
@@ -269,7 +270,10 @@ def test_a_worker_that_outgrows_its_share_is_ended(store, tmp_path):
     assert statuses == Counter(ok=4, out_of_memory=1)
     record = store.read(hoard.id)
     assert record["reason"]["type"] == "MemoryLimit"
-    assert re.fullmatch(r"ended at [0-9.]+ GiB .*, above the 0\.78 GiB that .*", record["reason"]["message"])
+    limit = re.escape(f"{HOARD / 2**30:.2f}")
+    assert re.fullmatch(
+        rf"ended at [0-9.]+ GiB .*, above the {limit} GiB that .*", record["reason"]["message"]
+    )
     assert record["reason"]["resident_bytes"] > HOARD
     assert not alive(pid_in(tmp_path / "hoard-1"))
     assert told.count(("start", hoard)) == 2  # in a worker of its own before it is blamed
@@ -316,6 +320,35 @@ def test_cuda_devices_are_shared_out(monkeypatch):
     assert cores.devices(6) == [None] * 6
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert cores.devices(2) == [None, None]
+
+
+def test_a_worker_that_has_lost_its_device_runs_no_other_cell(store, tmp_path):
+    actions = ["print", "lose", "print"]
+    cells = [toy_cell(seed, action, tmp_path) for seed, action in enumerate(actions)]
+    assert run_cells(cells, store, runner=toy_runner) == Counter(ok=3)
+    before, broken, after = (pid_in(tmp_path / f"{action}-{seed}") for seed, action in enumerate(actions))
+    assert before == broken != after
+    assert not alive(broken)
+
+
+def test_this_process_having_lost_its_device_runs_no_other_cell(store, monkeypatch):
+    cells = [toy_cell(0), toy_cell(1)]
+    monkeypatch.setattr(launch, "lost", lambda device: True)
+    with pytest.raises(UsageError, match=f"cell {cells[0].id} has cost this process its CUDA device"):
+        run_cells(cells, store, jobs=0, runner=toy_runner)
+    assert store.ids() == {cells[0].id: "ok"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_error_of_cuda_that_does_not_go_away_is_of_its_cell_alone(store, tmp_path):
+    actions = ["print", "poison", "print"]
+    cells = [toy_cell(seed, action, tmp_path) for seed, action in enumerate(actions)]
+    cells = [Cell(cell.id, cell.description | {"device": "cuda"}) for cell in cells]
+    assert run_cells(cells, store, runner=toy_runner) == Counter(ok=2, error=1)
+    reason = store.read(cells[1].id)["reason"]
+    assert reason["message"] == "CUDA error: device-side assert triggered"
+    before, broken, after = (pid_in(tmp_path / f"{action}-{seed}") for seed, action in enumerate(actions))
+    assert before == broken != after
 
 
 def test_memory_of_a_process_is_that_of_its_family():

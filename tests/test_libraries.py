@@ -3,6 +3,9 @@
 A library that is not installed skips its tests with the command that installs it: `make libraries`.
 """
 
+import os
+import subprocess
+import sys
 import tomllib
 import warnings
 from dataclasses import replace
@@ -178,6 +181,24 @@ def test_plain_imaml_in_jax_of_a_query_gradient_of_zero_is_zero() -> None:
     bilevel = regression()
     blind = replace(bilevel.tasks, query_x=torch.zeros_like(bilevel.tasks.query_x))
     assert not adapter("imaml-jax", inner=GD)(Bilevel(bilevel.problem, blind, bilevel.meta)).meta_grad.any()
+
+
+def test_jax_leaves_a_gpu_alone() -> None:
+    adapter("maml-jax")
+    code = """
+import torch
+from bench.api import Bilevel
+from bench.registry import build
+problem, generator = build("problem", {"name": "linear_regression", "dim": 3}), torch.Generator()
+bilevel = Bilevel(problem, problem.sample(generator, 2), problem.init(generator))
+grad = build("method", "maml-jax")(bilevel).meta_grad
+import jax
+print(grad.device, *{device.platform for device in jax.devices()})
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "JAX_PLATFORMS"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["cpu", "cpu"]
 
 
 def test_jax_hands_over_a_gradient_that_is_the_callers_own() -> None:

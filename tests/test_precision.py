@@ -300,13 +300,21 @@ def test_tf32_on_a_cpu_is_declined() -> None:
     assert "device is cpu" in record["reason"]["message"]
 
 
-def test_tf32_switches_are_set_for_the_block_and_restored(monkeypatch) -> None:
-    switches = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [s.allow_tf32 for s in switches]
+def test_switches_of_cudas_libraries_are_set_for_the_block_and_restored() -> None:
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+
+    def read() -> tuple[bool, ...]:
+        return matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
+
+    before = read()
     for wanted in (True, False):
-        with inputs._products_in_tf32(wanted, on_cuda=True):
-            assert [s.allow_tf32 for s in switches] == [wanted, wanted]
-        assert [s.allow_tf32 for s in switches] == before
+        with inputs.on_cuda(torch.device("cuda"), wanted):
+            assert read() == (wanted, wanted, True, False)
+        with pytest.raises(ArithmeticError), inputs.on_cuda(torch.device("cuda", 63), wanted):
+            raise ArithmeticError(read())
+        assert read() == before
+        with inputs.on_cuda(torch.device("cpu"), wanted):
+            assert read() == before
 
 
 def test_a_kernel_that_half_precision_lacks_declines_the_cell_by_its_name() -> None:

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench import fake, inputs, measure, spec
 from bench.cells import Cell, cell_id, expand
@@ -27,6 +28,12 @@ backward = ["adjoint", "unrolled"]
 name = "imaml"
 linear = {name = "conjugate_gradient", iterations = 3, tolerance = [0.0, 1e-6]}
 """
+
+
+faked = pytest.mark.skipif(
+    torch.backends.cuda.is_built(),
+    reason="of a torch built for CUDA no process that has gone backward can be forked",
+)
 
 
 @pytest.fixture
@@ -76,6 +83,7 @@ def test_like_cells_tell_in_proportion_to_their_calls(cells):
     assert all(25.0 < prediction.seconds < 100.0 for prediction in swapped)
 
 
+@faked
 def test_calls_alone_order_cells_by_their_work(cells):
     predictions = dict(zip(cells, predict(cells, [], nothing, budget_s=200.0), strict=True))
     for one, prediction in predictions.items():
@@ -97,6 +105,7 @@ def test_what_cannot_be_known_gets_the_default():
     assert (prediction.seconds, prediction.memory, prediction.how) == (DEFAULT_S, None, "default")
 
 
+@faked
 def test_fake_tensors_have_the_peak_of_real_ones(cells):
     """To the byte, as long as all iterations are run; else no less."""
     with fake.faker() as faker:
@@ -115,6 +124,7 @@ def test_fake_tensors_have_the_peak_of_real_ones(cells):
                 assert peak - given == real
 
 
+@faked
 def test_the_peak_of_many_steps_follows_from_few(cells):
     """Exactly where every step adds the same, as in the adjoint sweep and the unrolled graph."""
     kinds = [
@@ -138,6 +148,7 @@ def test_what_asks_for_numbers_is_not_predicted(cells, monkeypatch):
         assert faker.peak(cell().description, 60.0) is None
 
 
+@faked
 def test_a_fake_run_ends_in_time_and_the_next_one_works(cells):
     long = cells[0].description | {"n_tasks": 3}
     start = time.monotonic()
@@ -147,6 +158,7 @@ def test_a_fake_run_ends_in_time_and_the_next_one_works(cells):
         assert faker.peak(long, 60.0) is not None
 
 
+@faked
 def test_a_fake_run_that_dies_is_no_prediction(cells, monkeypatch):
     monkeypatch.setattr(fake, "fake_peak", lambda description: os._exit(9))
     with fake.faker() as faker:
@@ -163,6 +175,21 @@ def test_memory_of_done_cells_is_that_which_they_held(cells):
     burst = {"status": "out_of_memory", "reason": {"type": "MemoryLimit", "resident_bytes": 8 * 10**9}}
     (prediction, *_) = predict(pending, done, reading({cells[0].id: record_of(cells[0], 1.0, **burst)}))
     assert prediction.memory == 16 * 10**9
+
+
+@faked
+def test_cells_on_cuda_leave_the_prediction_of_those_on_the_cpu_alone(cells):
+    kinds = [c for c in cells if c.description["seed"] == 0]
+    there = [Cell(f"cuda {c.id}", c.description | {"device": "cuda"}) for c in kinds]
+    alone = predict(kinds, [], nothing, budget_s=60.0)
+    both = predict([*there, *kinds], [], nothing, budget_s=60.0)
+    assert [p.memory for p in both] == [None] * len(kinds) + [p.memory for p in alone]
+    assert all(p.memory for p in alone)
+    # Tensors on a device are not in the memory of the process, and its seconds are not the CPU's.
+    (first, *_), record = there, record_of(there[0], 100.0, tensor_bytes={"peak": 2**40})
+    mine, theirs = predict([first, kinds[0]], [first], reading({first.id: record}), budget_s=60.0)
+    assert (mine.seconds, mine.memory) == (100.0, None)
+    assert theirs == predict([kinds[0]], [], nothing, budget_s=60.0)[0]
 
 
 def test_a_plugin_asks_for_what_it_needs(monkeypatch):

@@ -14,22 +14,28 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import batch_norm as torch_batch_norm
+from torch.nn.functional import max_pool2d as torch_max_pool
 
 from bench import data, registry
-from bench.api import Bilevel, Declined, InvalidValueError, Network, Problem
+from bench.api import Bilevel, Declined, InvalidValueError, Network, Problem, Tasks
 from bench.errors import UsageError
 from bench.problems import (
     MLP,
+    CifarFS,
     Conv4,
     Glyphs,
     LinearRegression,
+    MiniImageNet,
     Omniglot,
     Sinusoid,
     glyph_images,
     glyphs,
     omniglot,
 )
-from bench.problems.networks import batch_norm
+from bench.problems.networks import batch_norm, max_pool
+from bench.testing.battery import Battery
+from bench.testing.problems import _check_splits
+from tests import fake_photographs
 
 # Every problem, small; networks whose curvature exists almost everywhere.
 PROBLEMS: dict[str, Problem] = {
@@ -41,7 +47,12 @@ PROBLEMS: dict[str, Problem] = {
     "glyphs, conv": Glyphs(queries=3, network=Conv4(4)),
     "omniglot": Omniglot(queries=1, network=Conv4(4)),
     "omniglot, no norm": Omniglot(queries=1, network=Conv4(4, "none"), rotations=False, split_by="authors"),
+    "cifar_fs": CifarFS(queries=1, network=Conv4(4, pooling="max")),
+    "cifar_fs, stride": CifarFS(queries=1, network=Conv4(4), standardise=False),
+    "mini_imagenet": MiniImageNet(ways=2, queries=1, network=Conv4(4, pooling="max")),
 }
+# name of a problem -> the fixture of its data
+DATA = {"omniglot": "fake_omniglot", "cifar_fs": "photographs", "mini_imagenet": "photographs"}
 
 
 @pytest.fixture(autouse=True)
@@ -55,9 +66,19 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(params=PROBLEMS)
 def problem(request, as_data) -> Problem:
-    if request.param.startswith("omniglot"):
-        as_data(request.getfixturevalue("fake_omniglot"))
+    data_of = DATA.get(request.param.split(",")[0])
+    if data_of:
+        as_data(request.getfixturevalue(data_of))
     return PROBLEMS[request.param]
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory) -> Path:
+    """Generated pickles of CIFAR-100 and of mini-ImageNet."""
+    root = tmp_path_factory.mktemp("photographs")
+    fake_photographs.cifar_pickles(root)
+    fake_photographs.mini_pickles(root)
+    return root
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -182,6 +203,9 @@ def test_accuracy_is_a_share():
         (lambda: MLP(activation="gelu"), "relu, tanh, softplus"),
         (lambda: Conv4(0), "filters"),
         (lambda: Conv4(norm="layer"), "batch, none"),
+        (lambda: Conv4(pooling="mean"), "stride, max"),
+        (lambda: Conv4(pooling="max").init(_generator(), (1, 15, 28), 5), "16 x 16 or larger"),
+        (lambda: CifarFS(input_scale=0.0), "input_scale"),
     ],
 )
 def test_impossible_fields_are_refused(build, message):
@@ -200,6 +224,8 @@ def test_impossible_fields_are_refused(build, message):
         (Conv4(), (1, 28, 28), 5, 113_221),  # counted in iMAML's code
         (Conv4(64, "none"), (1, 28, 28), 20, 116_564),
         (Conv4(2), (3, 84, 84), 5, 551),
+        (Conv4(32, pooling="max"), (3, 84, 84), 5, 32_901),  # counted in MAML's code
+        (Conv4(2, pooling="max"), (1, 28, 19), 5, 165),
     ],
 )
 def test_network_sizes(network: Network, in_shape, n_out, size):
@@ -214,6 +240,27 @@ def test_batch_norm_is_torchs():
     torch.testing.assert_close(
         batch_norm(x, scale, shift), torch_batch_norm(x, None, None, scale, shift, training=True)
     )
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 6), (2, 3, 7, 5)])
+def test_max_pool_is_torchs(shape):
+    x = torch.randn(shape, generator=_generator(), dtype=torch.float64).requires_grad_()
+    ours, theirs = max_pool(x), torch_max_pool(x, 2)
+    assert torch.equal(ours, theirs)
+    weights = torch.randn(ours.shape, generator=_generator(1), dtype=torch.float64)
+    for power in (1, 2):  # and second derivatives
+        slopes = [
+            torch.autograd.grad((weights * y**power).sum(), x, create_graph=True)[0] for y in (ours, theirs)
+        ]
+        assert torch.equal(*slopes)
+    twice = [torch.autograd.grad(slope.square().sum(), x)[0] for slope in slopes]
+    assert twice[0].any()
+    assert torch.equal(*twice)
+
+
+def test_a_description_without_pooling_is_the_older_one():
+    assert registry.describe(Conv4(8)) == {"name": "conv4", "filters": 8, "norm": "batch"}
+    assert registry.describe(Conv4(8, pooling="max"))["pooling"] == "max"
 
 
 # Glyphs
@@ -288,13 +335,14 @@ def test_glyphs_draw_once(tmp_path, monkeypatch):
     glyphs._load.cache_clear()
 
 
-@pytest.mark.parametrize("problem", [Glyphs(), Omniglot(), Omniglot(split_by="authors")], ids=repr)
+@pytest.mark.parametrize(
+    "problem", [Glyphs(), Omniglot(), Omniglot(split_by="authors"), CifarFS(), MiniImageNet()], ids=repr
+)
 def test_splits_share_no_class(problem, request, as_data):
-    if isinstance(problem, Omniglot):
-        as_data(request.getfixturevalue("fake_omniglot"))
-        loaded = omniglot.load(problem.split_by)
-    else:
-        loaded = glyphs.load()
+    data_of = DATA.get(registry.name_of(problem))
+    if data_of:
+        as_data(request.getfixturevalue(data_of))
+    loaded = problem.images()
     rows = np.concatenate(list(loaded.splits.values()))
     assert sorted(rows.tolist()) == list(range(len(loaded.classes)))  # each class in exactly one split
     assert len(set(loaded.classes)) == len(loaded.classes)
@@ -396,14 +444,14 @@ def test_missing_omniglot_is_declined_with_what_to_do(tmp_path, as_data):
 def test_incomplete_omniglot_is_refused(small_copy, as_data):
     as_data(small_copy)
     for split_by in ("vinyals", "authors"):
-        with pytest.raises(UsageError, match=r"has 4 characters: 1619 are missing"):
+        with pytest.raises(UsageError, match=r"has 4 classes: 1619 are missing"):
             Omniglot(split_by=split_by).sample(_generator(), 1)
 
 
 def test_characters_with_fewer_drawings_are_refused(small_copy, as_data):
     next(small_copy.rglob("*.png")).unlink()
     as_data(small_copy)
-    with pytest.raises(UsageError, match=r"equally many drawings, they have \[1, 2\]"):
+    with pytest.raises(UsageError, match=r"equally many images, they have 1, 2"):
         Omniglot().sample(_generator(), 1)
 
 
@@ -449,3 +497,17 @@ def test_real_omniglot_few_shot_task():
     tasks = Omniglot(ways=20, shots=5).sample(_generator(), 1, "test")
     assert tasks.support_x.shape == (1, 100, 1, 28, 28)
     assert tasks.query_x.shape == (1, 300, 1, 28, 28)
+
+
+@pytest.mark.parametrize(("declared", "passes"), [(0.0, False), (0.01, True), (0.002, False)])
+def test_an_example_in_two_splits_is_found_unless_the_problem_declares_it(monkeypatch, declared, passes):
+    def sample(self, generator, n_tasks, split="train"):
+        offset = {"train": 0, "val": 100, "test": 199}[split]  # 199 is in two of them
+        x = torch.arange(offset, offset + 100, dtype=torch.float64).reshape(1, 100, 1)
+        return Tasks(x[:, :50], x[:, :50], x[:, 50:], x[:, 50:])
+
+    monkeypatch.setattr(LinearRegression, "sample", sample)
+    monkeypatch.setattr(LinearRegression, "duplicates", declared)
+    run = Battery()
+    _check_splits(run, LinearRegression())
+    assert [check.passed for check in run.checks] == [passes]

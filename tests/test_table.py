@@ -39,6 +39,18 @@ def test_a_row_per_task_with_the_numbers_of_the_record():
     assert set(frame["how.implicit"]) == {"closed form"}
 
 
+def test_cells_of_two_gpus_are_two_lines():
+    def on(gpu, device="cuda", seed=0):
+        made = one(fake.FOMAML, device=device, seed=seed)
+        return made | {"environment": made["environment"] | ({"gpu": gpu} if gpu else {})}
+
+    same = table.frame([on("A", seed=0), on("A", seed=1)])
+    assert set(same["device"]) == {"cuda"}
+    frame = table.frame([on("A"), on("B", seed=1), on(None, "cpu", seed=2)])
+    assert set(frame["device"]) == {"cuda (A)", "cuda (B)", "cpu"}
+    assert set(table.with_axes(frame)["method"]) == {"FOMAML, cuda (A)", "FOMAML, cuda (B)", "FOMAML, cpu"}
+
+
 @pytest.mark.parametrize("status", fake.STATUSES)
 def test_failures_keep_their_reason_and_what_was_measured(status):
     frame = table.frame([fake.failing(one(fake.FOMAML), status)])

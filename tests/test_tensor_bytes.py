@@ -15,8 +15,8 @@ CPU = torch.device("cpu")
 KB = 2**10
 
 
-def by_hand():
-    a = torch.zeros(100 * KB, dtype=torch.uint8)  # 100
+def by_hand(device="cpu"):
+    a = torch.zeros(100 * KB, dtype=torch.uint8, device=device)  # 100
     b = a + 1  # 200
     del a  # 100
     c = b.view(10, -1)[3:]  # a view
@@ -185,10 +185,10 @@ def test_unrolled_maml_grows_with_the_steps_and_imaml_does_not():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_bytes():
-    made = tensor_bytes(
-        lambda: torch.zeros(64 * 2**20, dtype=torch.uint8, device="cuda"), torch.device("cuda")
-    )
-    assert made["meter"] == "cuda_allocated"
-    assert made["peak"] == pytest.approx(64 * 2**20, rel=0.01)
-    assert made["reserved_peak"] >= made["peak"]
+def test_cuda_bytes_are_those_of_the_cpu():
+    cuda = torch.device("cuda")
+    made = tensor_bytes(lambda: torch.zeros(64 * 2**20 + 1, dtype=torch.uint8, device=cuda), cuda)
+    assert made["meter"] == "cuda_requested"
+    assert made["peak"] == 64 * 2**20 + 1
+    assert made["reserved_peak"] >= made["allocated_peak"] > made["peak"]
+    assert tensor_bytes(lambda: by_hand(cuda), cuda)["peak"] == 380 * KB

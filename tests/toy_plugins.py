@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor
 
+from bench import worker
 from bench.api import Estimate, InnerSolver, LinearSolver, Method, Problem, Solution, require
 from bench.cells import Cell, cell_id
 from bench.desk import Desk
@@ -88,7 +90,7 @@ TOYS: dict[str, dict[str, type]] = {
 }
 
 
-HOARD = 800 * 2**20  # bytes
+HOARD = 1600 * 2**20  # bytes; torch for CUDA takes 600 MiB to begin with
 _kept: list[bytearray] = []
 
 
@@ -142,6 +144,10 @@ def _misbehave(action: str, folder: Path, again: bool) -> None:
             sys.exit(3)
         case "spoil":  # what was to be a folder of results is a file
             (folder / "spoiled").write_text("")
+        case "lose":  # as after an error of CUDA's that never goes away
+            worker.lost = lambda device: True
+        case "poison":  # an error of CUDA's that does so
+            torch.zeros(1, device="cuda")[torch.full((1,), 2**20, device="cuda")].item()
         case "interrupt":
             os.kill(os.getppid(), signal.SIGINT)
             time.sleep(600)

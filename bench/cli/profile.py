@@ -45,18 +45,19 @@ def show_profile(study: str, results: Path, json: bool) -> int:
 
 def _table(one: Profile) -> list[str]:
     lines = [
-        "| kernel | calls | ms | share | its matrix products alone, ms | times |",
-        "|---|---|---|---|---|---|",
+        "| kernel | made | calls | ms | share | its matrix products alone, ms | times |",
+        "|---|---|---|---|---|---|---|",
     ]
     for part in one.parts:
         has = part.floor > LEAST_FLOOR * part.seconds
         floors = (f"{1e3 * part.floor:.3g}", _times(part.seconds, part.floor)) if has else ("-", "-")
-        row = (part.kernel, part.calls, f"{1e3 * part.seconds:.3g}", _share(part.seconds, one), *floors)
+        share = _share(part.seconds, one)
+        row = (part.kernel, part.lowering, part.calls, f"{1e3 * part.seconds:.3g}", share, *floors)
         lines.append("| " + " | ".join(map(str, row)) + " |")
     floor = sum(part.floor for part in one.parts)
     between = ("-", "-") if one.excess else (f"{1e3 * one.rest:.3g}", _share(one.rest, one))
-    rest = ("between the kernels", "", *between, "", "")
-    whole = ("all", "", f"{1e3 * one.seconds:.3g}", "100%", f"{1e3 * floor:.3g}")
+    rest = ("between the kernels", "", "", *between, "", "")
+    whole = ("all", "", "", f"{1e3 * one.seconds:.3g}", "100%", f"{1e3 * floor:.3g}")
     lines += ["| " + " | ".join(rest) + " |"]
     lines += ["| " + " | ".join((*whole, _times(one.seconds, floor))) + " |"]
     return lines + [line for note in _notes(one) for line in ("", note)]

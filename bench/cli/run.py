@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 from bench.cells import Cell, canonical, expand
 from bench.cli.label import label, varying
@@ -19,7 +20,7 @@ from bench.cli.standing import (
     standing,
 )
 from bench.cli.study import keep_copy, load
-from bench.cli.text import console, counting, duration, say
+from bench.cli.text import console, counting, duration, say, warn
 from bench.errors import UsageError
 from bench.launch import run_cells, some, todo
 from bench.record import Record, Store
@@ -89,11 +90,17 @@ def _announce(before: Standing, pending: list[Cell], jobs: int) -> None:
     workers = f"with {counting(jobs, 'worker')}" if jobs else "in this process"
     say(f"{before.spec.name}: {before.spec.question}", "bold")
     also = "" if not again else " again" if again == len(pending) else f", {again:,} of them again,"
+    if jobs > 1 and any(_timed_on_cuda(cell.description) for cell in pending):
+        warn("workers share the GPU, and the times of their cells disturb each other; time with --jobs 1")
     say(
         f"{counting(len(before.cells), 'cell')}, {len(done):,} done already"
         f"{f' ({counted(done)})' if done else ''}, {len(pending):,} to run{also}"
         f"{f' {workers}' if pending else ''}"
     )
+
+
+def _timed_on_cuda(of: dict[str, Any]) -> bool:
+    return of["device"].startswith("cuda") and "time" in of["passes"]
 
 
 def _run(spec: Spec, store: Store, pending: list[Cell], jobs: int, force: bool) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.cli.assumptions import assumption_lines
 from bench.cli.certified import certified_lines
 from bench.cli.kernels import kernel_lines
 from bench.cli.label import flat
@@ -71,6 +72,7 @@ def _sections(record: dict[str, Any], folder: Path) -> list[tuple[str, list[str]
         ("trained meta-parameters", file_lines(folder, record)),
         ("per task", _tasks(accuracy) if accuracy else []),
         ("numerics per task", _numerics(record.get("numerics") or {})),
+        ("assumptions, violated at", assumption_lines(record.get("assumptions") or {})),
         ("references", _references(accuracy) if accuracy else []),
         ("certified", certified_lines(record["certified"]) if record.get("certified") else []),
         ("cost", _cost(record)),
@@ -118,6 +120,8 @@ def _tasks(accuracy: dict[str, Any]) -> list[str]:
 
 
 def _numerics(numerics: dict[str, Any]) -> list[str]:
+    if not numerics:
+        return []
     return columns(numerics.items()) if "missing" in numerics else _per_task(numerics)
 
 

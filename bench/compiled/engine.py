@@ -24,9 +24,9 @@ _lock = threading.RLock()
 class Engine:
     """Compiles for one cell and knows afterwards what it used: `bench.bilevel.Engine`.
 
-    Kernels are shared by all engines of the process: one for each function, problem, layout of the tensors
-    and number of threads. A function that cannot be traced or compiled, or whose kernel is further from
-    float64 than eager mode is, runs in eager mode; `report` says why.
+    Kernels are shared by all engines of the process: one for each function, problem, layout of the tensors,
+    number of threads and precision of float32's products. A function that cannot be traced or compiled, or
+    whose kernel is further from float64 than eager mode is, runs in eager mode; `report` says why.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Engine:
     def find(self, source: Source, values: list[Tensor]) -> Kernel:
         """The kernel of ``source`` for inputs like ``values``."""
         layout = tuple((x.shape, x.dtype, x.device) for x in values)
-        key = (Exactly(source), layout, torch.get_num_threads())
+        key = (Exactly(source), layout, torch.get_num_threads(), torch.get_float32_matmul_precision())
         with _lock:
             kernel = _kernels.get(key)
             if kernel is None:

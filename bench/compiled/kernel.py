@@ -1,8 +1,9 @@
 """One function of a `Bilevel` as a kernel: traced, compiled, checked, or the reason why not."""
 
+import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,15 +11,18 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from bench import native
 from bench.bilevel import Bilevel
-from bench.compiled import check
+from bench.compiled import check, taskwise
 from bench.compiled.flat import Shape, flatten, nest
 from bench.compiled.lower import Call, found_on_disk, lower
 from bench.compiled.split import split
 from bench.compiled.trace import trace
+from bench.plugin import Declined
 from bench.tasks import Problem, Tasks
 
 aten = torch.ops.aten
+log = logging.getLogger(__name__)
 
 DATA = range(1, 5)  # the tensors of the tasks among the inputs
 Product = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]  # of both matrices shape and strides
@@ -96,6 +100,7 @@ class Kernel:
     once: what depends on the fixed inputs alone, as one call of its own whose results end the inputs of
     ``call``, and ``once_used``; None where there is nothing of the sort or it would not be called twice.
     shape: of the results, None for a single tensor. calls: the oracle calls that one call stands for.
+    lowering: what made machine code of ``call``, "task by task" (`bench.compiled.taskwise`) or "torch".
     what: it computes, in words. size: tasks and parameters. cached: found compiled on the disk.
     seconds: spent on building. error, eager_error: see `check.errors`. operations: of the graph.
     products: the matrix products of ``call``, by shapes and strides.
@@ -110,6 +115,7 @@ class Kernel:
     once_used: list[int] = field(default_factory=list)
     shape: Shape | None = None
     calls: dict[str, int] = field(default_factory=dict)
+    lowering: str = ""
     what: str = ""
     size: tuple[int, int] = (0, 0)
     cached: bool = False
@@ -128,21 +134,18 @@ class Kernel:
     def __call__(self, values: Sequence[Tensor], kept: Kept) -> Any:
         """The results for all inputs of the `Source`."""
         assert self.call is not None
-        rows = []
-        for number, inputs in enumerate(self._inputs(values, self.used)):
-            rows.append(self.call(inputs + kept[number] if kept else inputs))
+        several = self._inputs(values, self.used)
+        rows = [self.call(inputs + kept[t] if kept else inputs) for t, inputs in enumerate(several)]
         results = [torch.cat(column) for column in zip(*rows, strict=True)] if len(rows) > 1 else rows[0]
         return results[0] if self.shape is None else nest(results, self.shape)
 
-    def _inputs(self, values: Sequence[Tensor], used: list[int]) -> Iterator[list[Tensor]]:
+    def _inputs(self, values: Sequence[Tensor], used: list[int]) -> list[list[Tensor]]:
         """The inputs of every call: one for all tasks, or one a task."""
         inputs = [values[i] for i in used]
         if not self.parts:
-            yield inputs
-            return
-        by_task = [_by_task(i, values[i]) for i in used]
-        for t in range(len(values[1])):
-            yield [x[t : t + 1] if own else x for x, own in zip(inputs, by_task, strict=True)]
+            return [inputs]
+        pairs = list(zip(inputs, [_by_task(i, values[i]) for i in used], strict=True))
+        return [[x[t : t + 1] if own else x for x, own in pairs] for t in range(len(values[1]))]
 
     def report(self) -> dict[str, Any]:
         """For the record: JSON types."""
@@ -151,6 +154,7 @@ class Kernel:
         return {
             "seconds": self.seconds,
             "operations": self.operations,
+            "lowering": self.lowering,
             "error": self.error,
             "eager_error": self.eager_error,
         }
@@ -173,9 +177,9 @@ def build(source: Source, values: Sequence[Tensor]) -> Kernel:
         graph, kernel.used = trace(traced, inputs)
         kernel.operations = sum(node.op == "call_function" for node in graph.graph.nodes)
         probes = check.probe(inputs, as_they_are=DATA)
-        before = found_on_disk()
+        before = _found_on_disk()
         compiled = _lower(kernel, graph, source, probes)
-        kernel.cached = found_on_disk() - before == 1 + (kernel.once is not None)
+        kernel.cached = _found_on_disk() - before == 1 + (kernel.once is not None)
         kernel.error, kernel.eager_error = check.errors(
             compiled, lambda values: source.play(*values, plain=True).results, probes
         )
@@ -195,15 +199,36 @@ def _lower(kernel: Kernel, graph: GraphModule, source: Source, inputs: list[Tens
     """Compile ``graph``, in two parts where the fixed inputs have one of their own; results at ``inputs``."""
     fixed = [i for i in kernel.used if i < source.n_fixed]
     parts = split(graph, len(fixed)) if source.n_given else None
+    shared = [i for i in kernel.used if not _by_task(i, inputs[i])]
+    n_tasks = 0 if kernel.parts else len(inputs[DATA[0]])
     kept: list[Tensor] = []
     if parts is not None:
         first, graph = parts
-        kernel.once, kernel.once_used = lower(first, [inputs[i] for i in fixed]), fixed
-        kept = list(kernel.once([inputs[i] for i in fixed]))
+        given = [inputs[i] for i in fixed]
+        kernel.once, _ = _compiled(first, given, [i in shared for i in fixed], n_tasks)
+        kernel.once_used = fixed
+        kept = list(kernel.once(list(given)))
     kernel.products = _products(graph)
     given = [inputs[i] for i in kernel.used] + kept
-    kernel.call = lower(graph, given)
+    marks = [i in shared for i in kernel.used] + [False] * len(kept)
+    kernel.call, kernel.lowering = _compiled(graph, given, marks, n_tasks)
     return kernel.call(given)
+
+
+def _compiled(
+    graph: GraphModule, inputs: Sequence[Tensor], shared: Sequence[bool], n_tasks: int
+) -> tuple[Call, str]:
+    """Machine code, and what made it; ``n_tasks`` is 0 for a problem that says "loop"."""
+    if n_tasks:
+        try:
+            return taskwise.lower(graph, inputs, shared, n_tasks), "task by task"
+        except (taskwise.UnsupportedError, Declined) as error:
+            log.debug("not task by task: %s", error)
+    return lower(graph, inputs), "torch"
+
+
+def _found_on_disk() -> int:
+    return found_on_disk() + native.found_on_disk()
 
 
 def _products(graph: GraphModule) -> tuple[Product, ...]:

@@ -8,6 +8,7 @@ has no such entry point, `torch.compile` does the same more slowly.
 import atexit
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -64,15 +65,15 @@ def _compile(inner: Callable, graph: GraphModule, inputs: Sequence[Tensor]) -> C
     # A wrong shape never gets here, see above; asking again takes microseconds of every call. The processor's
     # word on its vectors is enough: trial builds take seconds, and every kernel is built and checked anyway.
     settings = {"size_asserts": False, "cpp.vec_isa_ok": True}
-    with config.patch(settings), tracing(TracingContext(mode)), torch.no_grad():
+    with config.patch(settings), tracing(TracingContext(mode)), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # advice on speed, such as to take TF32 for float32
         return inner(graph, fakes, cpp_wrapper=all(x.device.type == "cpu" for x in inputs))
 
 
 def found_on_disk() -> int:
     """How many graphs this process has found compiled on the disk so far."""
-    from torch._dynamo.utils import counters
-
-    return counters["inductor"]["fxgraph_cache_hit"]
+    counting = sys.modules.get("torch._dynamo.utils")  # not there, it has compiled nothing
+    return 0 if counting is None else counting.counters["inductor"]["fxgraph_cache_hit"]
 
 
 def in_transform() -> bool:
@@ -83,17 +84,18 @@ def in_transform() -> bool:
 @cache
 def decompositions() -> dict[Any, Callable]:
     """Operations that are better compiled as several simpler ones."""
-    _entry()
-    from torch._inductor.decomposition import select_decomp_table
+    _prepare()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch, to itself
+        from torch._inductor.decomposition import select_decomp_table
 
-    return dict(select_decomp_table())
+        return dict(select_decomp_table())
 
 
 @cache
 def _entry() -> Callable | None:
-    """`torch._inductor`'s entry point, or None; its kernels outlive the process beside our other files."""
-    if FOLDER not in os.environ:
-        os.environ[FOLDER] = _writable(data.cache_root() / "kernels")
+    """`torch._inductor`'s entry point, or None."""
+    _prepare()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of torch, to itself
         try:
@@ -103,6 +105,13 @@ def _entry() -> Callable | None:
         except ImportError:
             return None
     return compile_fx_inner
+
+
+@cache
+def _prepare() -> None:
+    """See that kernels of `torch._inductor`, which asks when imported, outlive the process."""
+    if FOLDER not in os.environ:
+        os.environ[FOLDER] = _writable(data.cache_root() / "kernels")
 
 
 def _writable(folder: Path) -> str:

@@ -21,9 +21,11 @@ class Part:
 
     The floor is the time of the kernel's matrix products, each called alone, from Python, on data of the same
     layout. Of small ones it is the time of these calls, and the kernel may be below it.
+    lowering: what made the kernel, "task by task" or "torch".
     """
 
     kernel: str
+    lowering: str
     calls: int
     seconds: float
     floor: float
@@ -68,7 +70,8 @@ def profile(cell: Prepared, rounds: int = ROUNDS) -> Profile:
     for (name, calls), kernel_s, products_s in zip(tape.items(), seconds[::2], seconds[1::2], strict=True):
         kernel, values, _ = calls[-1]
         times = len(values[1]) if kernel.parts else 1  # the products are of one call of the graph
-        parts.append(Part(name, len(calls), len(calls) * kernel_s, len(calls) * times * products_s))
+        n, how = len(calls), kernel.lowering
+        parts.append(Part(name, how, n, n * kernel_s, n * times * products_s))
     return Profile(whole, tuple(sorted(parts, key=lambda part: -part.seconds)))
 
 

@@ -7,13 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import cross_entropy
-
 from bench import data
-from bench.api import Batching, Network, Problem, Split, Tasks, Vector
+from bench.api import Network, Split
 from bench.problems import few_shot, glyph_images
 from bench.problems.networks import MLP
 from bench.registry import register
@@ -21,7 +16,7 @@ from bench.registry import register
 
 @register("problem", "glyphs")
 @dataclass(frozen=True)
-class Glyphs(Problem):
+class Glyphs(few_shot.FewShot):
     """N-way K-shot classification of characters in many scripts and font faces, 28 x 28, ink 1.
 
     Each image is a character in one of the faces that matplotlib ships, under a random affine map; 20 images
@@ -42,44 +37,10 @@ class Glyphs(Problem):
     strength: float = 2.0
     input_scale: float = 1.0
     later: ClassVar[tuple[str, ...]] = ("input_scale",)
+    shape: ClassVar[tuple[int, int, int]] = (1, glyph_images.SIDE, glyph_images.SIDE)
 
-    def __post_init__(self) -> None:
-        few_shot.require_few_shot(self.ways, self.shots, self.queries, self.strength, self.input_scale)
-
-    @property
-    def batching(self) -> Batching:
-        return self.network.batching
-
-    def init(self, generator: torch.Generator) -> Vector:
-        return self.network.init(generator, (1, glyph_images.SIDE, glyph_images.SIDE), self.ways)
-
-    def sample(self, generator: torch.Generator, n_tasks: int, split: Split = "train") -> Tasks:
-        return few_shot.sample(
-            load(),
-            generator,
-            n_tasks,
-            split,
-            ways=self.ways,
-            shots=self.shots,
-            queries=self.queries,
-            input_scale=self.input_scale,
-        )
-
-    def support_loss(self, phi: Vector, x: Tensor, y: Tensor) -> Float[Tensor, ""]:
-        return self.output_loss(self.outputs(phi, x), y)
-
-    def outputs(self, phi: Vector, x: Tensor) -> Float[Tensor, "n ways"]:
-        return self.network.forward(phi, x, self.ways)
-
-    def output_loss(self, z: Tensor, y: Tensor) -> Float[Tensor, ""]:
-        return cross_entropy(z, y)
-
-    def query_accuracy(self, phi: Vector, x: Tensor, y: Tensor) -> Float[Tensor, ""]:
-        return few_shot.accuracy(self.network, phi, x, y, self.ways)
-
-    def fingerprint(self) -> str:
-        """SHA-256 of the images, the classes and the split: names the data in records."""
-        return load().fingerprint
+    def images(self) -> few_shot.ImageClasses:
+        return load()
 
 
 def load() -> few_shot.ImageClasses:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod, sqrt
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -74,28 +74,36 @@ class MLP(Network):
 @register("network", "conv4")
 @dataclass(frozen=True)
 class Conv4(Network):
-    """The convolutional network of MAML and iMAML for Omniglot (Finn et al. 2017, Rajeswaran et al. 2019).
+    """The convolutional network of MAML and iMAML (Finn et al. 2017, Rajeswaran et al. 2019).
 
-    4 x (3 x 3 convolution with bias, stride 2, padding 1; batch norm; ReLU), flatten, one affine map.
-    Batch norm is transductive: it always uses the statistics of the batch at hand, support or query.
+    4 x (3 x 3 convolution with bias, padding 1; batch norm; ReLU), flatten, one affine map. Every block
+    halves height and width: by a stride of 2, as for Omniglot there, or by the maximum of 2 x 2, as for
+    mini-ImageNet there, with 32 filters. Batch norm is transductive: it always uses the statistics of the
+    batch at hand, support or query.
 
     filters: channels of every convolution.
     norm: "batch", or "none" for no normalisation and no scale and shift.
+    pooling: "stride" (rounds up), or "max" (rounds down, so that images must be 16 x 16 or larger).
     """
 
     filters: int = 64
     norm: Literal["batch", "none"] = "batch"
+    pooling: Literal["stride", "max"] = "stride"
+    later: ClassVar[tuple[str, ...]] = ("pooling",)
 
     batching = "loop"
 
     def __post_init__(self) -> None:
         require(self.filters >= 1, "filters", self.filters, "1 or more")
         require(self.norm in ("batch", "none"), "norm", self.norm, "batch, none")
+        require(self.pooling in ("stride", "max"), "pooling", self.pooling, "stride, max")
 
     def size(self, in_shape: Shape, n_out: int) -> int:
         return sum(map(prod, self._shapes(in_shape, n_out)))
 
     def init(self, generator: torch.Generator, in_shape: Shape, n_out: int) -> Vector:
+        if self.pooling == "max":
+            require(min(in_shape[1:]) >= 16, "in_shape", in_shape, "images of 16 x 16 or larger")
         *_, last, _ = shapes = self._shapes(in_shape, n_out)
         leaves = []
         for shape in (s for s in shapes if len(s) == 4):
@@ -108,10 +116,12 @@ class Conv4(Network):
         leaves = iter(_leaves(phi, self._shapes(tuple(x.shape[1:]), n_out)))
         h = x
         for _ in range(4):
-            h = conv2d(h, next(leaves), next(leaves), stride=2, padding=1)
+            h = conv2d(h, next(leaves), next(leaves), stride=2 if self.pooling == "stride" else 1, padding=1)
             if self.norm == "batch":
                 h = batch_norm(h, next(leaves), next(leaves))
             h = torch.relu(h)
+            if self.pooling == "max":
+                h = max_pool(h)
         return linear(h.flatten(1), next(leaves), next(leaves))
 
     def _shapes(self, in_shape: Shape, n_out: int) -> list[Shape]:
@@ -120,7 +130,8 @@ class Conv4(Network):
         for _ in range(4):
             per_channel = 3 if self.norm == "batch" else 1  # bias; scale and shift
             shapes += [(self.filters, channels, 3, 3), *[(self.filters,)] * per_channel]
-            channels, height, width = self.filters, (height + 1) // 2, (width + 1) // 2
+            odd = 1 if self.pooling == "stride" else 0
+            channels, height, width = self.filters, (height + odd) // 2, (width + odd) // 2
         return [*shapes, (n_out, channels * height * width), (n_out,)]
 
 
@@ -134,6 +145,17 @@ def batch_norm(
     centred = x - x.mean(dim=(0, 2, 3), keepdim=True)
     variance = centred.square().mean(dim=(0, 2, 3), keepdim=True)
     return centred * torch.rsqrt(variance + eps) * scale[:, None, None] + shift[:, None, None]
+
+
+def max_pool(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
+    """The maximum of every 2 x 2 block; an odd last row or column is left out.
+
+    In elementary operations: all that batches, compiles and certifies knows them. Where the largest are equal
+    (after a ReLU all may be 0) the derivative is shared among them.
+    """
+    n, channels, height, width = x.shape[0], x.shape[1], x.shape[2] // 2, x.shape[3] // 2
+    blocks = x[:, :, : 2 * height, : 2 * width].reshape(n, channels, height, 2, width, 2)
+    return blocks.amax(dim=(3, 5))
 
 
 def _leaves(phi: Vector, shapes: list[Shape]) -> list[Tensor]:

@@ -127,6 +127,20 @@ class Trained(TypedDict):
     file: TrainedFile | None
 
 
+class Assumptions(TypedDict):
+    steps: list[int]
+    sizes: dict[str, list[Values]]
+    violated: dict[str, list[Values]]
+
+
+def _one_a_point(found: Assumptions) -> Assumptions:
+    lists = {**found["sizes"], **found["violated"]}
+    _as_long((name, tasks) for name, tasks in lists.items())
+    points: list[tuple[str, list[Any] | None]] = [("steps", found["steps"])]
+    _as_long(iter(points + [(name, row) for name, tasks in lists.items() for row in tasks]))
+    return found
+
+
 class Cell(TypedDict):
     problem: dict[str, Any]
     method: dict[str, Any]
@@ -155,6 +169,7 @@ class Shape(TypedDict):
     certified: NotRequired[Certified | None]
     train: NotRequired[Trained | None]
     numerics: NotRequired[dict[str, Any] | None]
+    assumptions: NotRequired[Annotated[Assumptions, AfterValidator(_one_a_point)] | None]
     calls: NotRequired[dict[str, int] | None]
     environment: NotRequired[dict[str, Any] | None]
     engine: NotRequired[dict[str, Annotated[Kernel, AfterValidator(_KERNEL)]] | None]

@@ -66,7 +66,10 @@ def _check_outputs(run: Battery, problem: Problem, drawn: Bilevel) -> None:
 
 
 def _check_splits(run: Battery, problem: Problem) -> None:
-    """No example of one split turns up in another: with classes of examples, the classes are disjoint."""
+    """No example of one split turns up in another: with classes of examples, the classes are disjoint.
+
+    But for the share that the problem declares of its data: `Problem.duplicates`.
+    """
     seen: dict[Split, set[bytes]] = {}
     for split in get_args(Split):
         generator = torch.Generator().manual_seed(3)
@@ -77,13 +80,21 @@ def _check_splits(run: Battery, problem: Problem) -> None:
         both = torch.cat([tasks.support_x.flatten(0, 1), tasks.query_x.flatten(0, 1)])
         seen[split] = {example.numpy().tobytes() for example in both}
     names = list(seen)
-    shared = [f"{a} and {b}" for i, a in enumerate(names) for b in names[i + 1 :] if seen[a] & seen[b]]
+    common = {
+        f"{a} and {b}": (len(seen[a] & seen[b]), min(len(seen[a]), len(seen[b])))
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+        if seen[a] & seen[b]
+    }
+    shared = [pair for pair, (number, drawn) in common.items() if number > problem.duplicates * drawn]
     if shared and _same_draws(problem, names):
         run.add(
             "splits have no example in common", True, "no splits: endless tasks, whatever the split's name"
         )
         return
     text = f"shared by {', '.join(shared)}" if shared else f"splits: {', '.join(names)}"
+    if common and not shared:
+        text += "; " + ", ".join(f"{n} of {drawn} twice in {pair}" for pair, (n, drawn) in common.items())
     run.add("splits have no example in common", not shared, text)
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from bench.api import Matvec, PerTask, Vectors
 from methods.linear.dots import dot, times
-from methods.linear.krylov import begin
+from methods.linear.krylov import begin, restored
 
 
 def first(
@@ -28,19 +28,22 @@ def verdict(
     matvec: Matvec,
     precondition: Matvec | None,
     dots: torch.dtype | None,
+    size: Tensor,
+    x: Vectors,
     bb: PerTask,
     rr: PerTask,
     curvature: PerTask,
     taken: PerTask,
     active: PerTask,
     n_params: float | int | Tensor,
-) -> tuple[PerTask, PerTask]:
-    """Whether CG did what theory promises, and its own residual; at tolerance 0."""
+) -> tuple[Vectors, PerTask, PerTask]:
+    """The solution, whether CG did what theory promises, and its own residual; at tolerance 0."""
     null = ~active & (rr > torch.finfo(rr.dtype).eps ** 2 * bb)  # p'Ap = 0, and not as a mere underflow
     # On the way ||r|| may pass above ||rhs||; after P iterations theory has it at 0, and above is divergence.
     bounded = (rr <= bb) | (torch.isfinite(rr) & (taken < n_params))
     positive = (curvature > 0) & torch.isfinite(curvature)  # infinite: every p'Ap overflowed
-    return positive & bounded & ~null | (rr == 0), (rr / torch.where(bb > 0, bb, 1)).sqrt()
+    x, met = restored(size, x, positive & bounded & ~null | (rr == 0))
+    return x, met, (rr / torch.where(bb > 0, bb, 1)).sqrt()
 
 
 def iterate(

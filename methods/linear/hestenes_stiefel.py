@@ -8,7 +8,7 @@ import torch
 
 from bench.api import Matvec, Solution, Vectors, fused
 from methods.linear import conjugate_gradient_parts as parts
-from methods.linear.krylov import finish, judge
+from methods.linear.krylov import judge, restored
 
 
 def conjugate_gradient(
@@ -38,6 +38,7 @@ def conjugate_gradient(
         x, r, p, rr, rz, curvature, taken, active = iterate(x, r, p, rr, rz, curvature, taken, active)
     if tolerance > 0:
         met, residual = judge(matvec, rhs / size, x, rr.sqrt(), tolerance, taken)
+        x, met = restored(size, x, met)
     else:
-        met, residual = part(parts.verdict)(bb, rr, curvature, taken, active, rhs.shape[1])
-    return finish(size, x, met, {"residual": residual, "iterations": taken, "smallest_curvature": curvature})
+        x, met, residual = part(parts.verdict)(size, x, bb, rr, curvature, taken, active, rhs.shape[1])
+    return Solution(x, met, {"residual": residual, "iterations": taken, "smallest_curvature": curvature})

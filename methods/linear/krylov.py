@@ -67,7 +67,12 @@ def verdict(norm: PerTask, scale: PerTask, tolerance: float) -> tuple[PerTask, P
     return met, norm / torch.where(scale > 0, scale, 1)
 
 
-def finish(size: Tensor, x: Vectors, met: PerTask, stats: dict[str, Any]) -> Solution:
+def restored(size: Tensor, x: Vectors, met: PerTask) -> tuple[Vectors, PerTask]:
     """Back to the scale of rhs. Infinite or undefined right-hand sides come back as NaN, not as 0."""
     x = torch.where(torch.isfinite(size), x * size, torch.nan)
-    return Solution(x, met & finite(x), stats)
+    return x, met & finite(x)
+
+
+def finish(size: Tensor, x: Vectors, met: PerTask, stats: dict[str, Any]) -> Solution:
+    """The `Solution` at the scale of rhs, see `restored`."""
+    return Solution(*restored(size, x, met), stats)
