@@ -98,7 +98,7 @@ def _constant(value: Any) -> bool:
     kind: Any = type(value)
     if kind is tuple:
         return all(map(_constant, value))
-    return kind in _constants or (is_dataclass(kind) and id(value) in _known)
+    return kind in _constants or id(value) in _known
 
 
 def _bytes(x: Tensor) -> Hashable:

@@ -16,6 +16,7 @@ from bench import data
 from bench.api import Declined
 from bench.errors import UsageError
 from bench.problems import CifarFS, MiniImageNet, cifar_fs, mini_imagenet, stored_images
+from bench.problems.few_shot import ImageClasses
 from tests import fake_photographs as fake
 
 EXPECTED = np.stack(np.meshgrid(range(100), range(fake.PER_CLASS), indexing="ij"), axis=-1)  # class, image
@@ -38,16 +39,20 @@ def _archive(root: Path) -> None:
     fake.cifar_archive(root / "cifar-100-python.tar.gz")
 
 
+def _assert_as_made(loaded: ImageClasses, names: list[str], side: int) -> None:
+    assert loaded.images.shape == (100, fake.PER_CLASS, 3, side, side)
+    assert list(loaded.classes) == names
+    assert np.array_equal(fake.marks(loaded.images), EXPECTED)
+    assert np.array_equal(loaded.images[7, 1], fake.image(7, 1, side).transpose(2, 0, 1))
+    assert {split: len(rows) for split, rows in loaded.splits.items()} == {"train": 64, "val": 16, "test": 20}
+
+
 @pytest.mark.parametrize("lay", [fake.cifar_pickles, fake.cifar_folders, _archive])
 def test_every_form_of_cifar_is_the_same(root, lay: Callable):
     lay(root)
     before = sorted(root.rglob("*"))
     loaded = cifar_fs.load()
-    assert loaded.images.shape == (100, fake.PER_CLASS, 3, 32, 32)
-    assert list(loaded.classes) == fake.CIFAR
-    assert np.array_equal(fake.marks(loaded.images), EXPECTED)
-    assert np.array_equal(loaded.images[7, 1], fake.image(7, 1, 32).transpose(2, 0, 1))
-    assert {side: len(rows) for side, rows in loaded.splits.items()} == {"train": 64, "val": 16, "test": 20}
+    _assert_as_made(loaded, fake.CIFAR, 32)
     assert loaded.fingerprint.startswith("a152c9bf9c015fbb")
     assert CifarFS().fingerprint() == loaded.fingerprint
     assert cifar_fs.load() is loaded
@@ -58,11 +63,7 @@ def test_every_form_of_cifar_is_the_same(root, lay: Callable):
 def test_every_form_of_mini_imagenet_is_the_same(root, lay: Callable):
     lay(root)
     loaded = mini_imagenet.load()
-    assert loaded.images.shape == (100, fake.PER_CLASS, 3, 84, 84)
-    assert list(loaded.classes) == fake.MINI
-    assert np.array_equal(fake.marks(loaded.images), EXPECTED)
-    assert np.array_equal(loaded.images[7, 1], fake.image(7, 1, 84).transpose(2, 0, 1))
-    assert {side: len(rows) for side, rows in loaded.splits.items()} == {"train": 64, "val": 16, "test": 20}
+    _assert_as_made(loaded, fake.MINI, 84)
     assert loaded.fingerprint.startswith("c825ed73832fdeb7")
     assert MiniImageNet().fingerprint() == loaded.fingerprint
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from analysis import captions, figures, peers, style, table
-from bench.compiled import engine, kernel
+from bench.compiled import engine, kernel, taskwise
 from bench.record import NO_KERNEL, RAN_EAGER, engine_of
 from tests import fake_records as fake
 from tests.command_line import TINY, metabench
@@ -102,6 +102,7 @@ def fallen(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise RuntimeError("no compiler here")
 
     monkeypatch.setattr(kernel, "lower", refuse)
+    monkeypatch.setattr(taskwise, "lower", refuse)
     monkeypatch.setattr(engine, "_kernels", {})
     (fresh / "tiny.toml").write_text(TINY.replace("seeds = 2", 'engine = "compiled"'))
     return fresh

@@ -9,7 +9,7 @@ file names, so that every form gives the same tasks.
 import tarfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,10 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from bench import data
-from bench.api import Network
 from bench.errors import UsageError
 from bench.problems import few_shot, plain_pickle, stored_images
-from bench.problems.networks import Conv4
 from bench.registry import register
 
 PREPARATION = 1  # to be raised by every change of what is cached; part of the cache file's name
@@ -31,27 +29,15 @@ PARTS = ("meta", "train", "test")
 
 @register("problem", "cifar_fs")
 @dataclass(frozen=True)
-class CifarFS(few_shot.FewShot):
+class CifarFS(stored_images.Photographs):
     """N-way K-shot classification of the 100 classes of CIFAR-100, 600 colour images each, 32 x 32.
 
     Split of Bertinetto et al. 2019: 64 / 16 / 20 classes. The data hold one photograph as a girl (train) and
     as a baby (test), so that the splits share no class, but one image.
 
-    ways, shots, queries: classes per task, support and query images per class.
-    network: the default is the one of MAML for mini-ImageNet.
-    strength: lambda of the proximal term; 0.5, as in iMAML for mini-ImageNet.
-    standardise: every channel has mean 0 and deviation 1 over the training classes; else all are in [0, 1].
-    input_scale: what all pixels are then multiplied by, 1 unless told.
+    Fields: see `Photographs`.
     """
 
-    ways: int = 5
-    shots: int = 1
-    queries: int = 15
-    network: Network = field(default_factory=lambda: Conv4(32, pooling="max"))
-    strength: float = 0.5
-    standardise: bool = True
-    input_scale: float = 1.0
-    later: ClassVar[tuple[str, ...]] = ("standardise", "input_scale")
     shape: ClassVar[tuple[int, int, int]] = (3, SIDE, SIDE)
     duplicates: ClassVar[float] = 0.01  # a class of training images among the others would be 1 in 20
 

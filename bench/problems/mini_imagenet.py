@@ -8,7 +8,7 @@ Found in one of two forms in `<data>/mini-imagenet`: a folder `images` with `tra
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, get_args
@@ -17,10 +17,9 @@ import numpy as np
 from tqdm import tqdm
 
 from bench import data
-from bench.api import Network, Split
+from bench.api import Split
 from bench.errors import UsageError
 from bench.problems import few_shot, plain_pickle, stored_images
-from bench.problems.networks import Conv4
 from bench.registry import register
 
 PREPARATION = 1  # to be raised by every change of what is cached; part of the cache file's name
@@ -30,26 +29,14 @@ SIDES: tuple[Split, ...] = get_args(Split)
 
 @register("problem", "mini_imagenet")
 @dataclass(frozen=True)
-class MiniImageNet(few_shot.FewShot):
+class MiniImageNet(stored_images.Photographs):
     """N-way K-shot classification of 100 classes of ImageNet, 600 colour images each, 84 x 84.
 
     Split of Ravi and Larochelle 2017: 64 / 16 / 20 classes.
 
-    ways, shots, queries: classes per task, support and query images per class.
-    network: the default is the one of MAML and iMAML.
-    strength: lambda of the proximal term; 0.5 in iMAML.
-    standardise: every channel has mean 0 and deviation 1 over the training classes; else all are in [0, 1].
-    input_scale: what all pixels are then multiplied by, 1 unless told.
+    Fields: see `Photographs`.
     """
 
-    ways: int = 5
-    shots: int = 1
-    queries: int = 15
-    network: Network = field(default_factory=lambda: Conv4(32, pooling="max"))
-    strength: float = 0.5
-    standardise: bool = True
-    input_scale: float = 1.0
-    later: ClassVar[tuple[str, ...]] = ("standardise", "input_scale")
     shape: ClassVar[tuple[int, int, int]] = (3, SIDE, SIDE)
 
     def images(self) -> few_shot.ImageClasses:
@@ -74,7 +61,7 @@ def _load(sources: tuple[Path, ...], _cache_root: Path) -> few_shot.ImageClasses
         images: dict[str, np.ndarray] = {}
         for side, path in zip(SIDES, sources, strict=True):
             images |= _of_pickle(path, side, f"Remove it and get another: {what_to_do}")
-        arrays = stored_images.stacked({name: list(rows) for name, rows in images.items()}, place, what_to_do)
+        arrays = stored_images.stacked(images, place, what_to_do)
     return stored_images.of_split("mini-ImageNet", arrays, ravi_split(), place, what_to_do)
 
 

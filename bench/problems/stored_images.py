@@ -1,21 +1,44 @@
-"""What the problems of stored images share: names of caches, decoding, stacking by class, declared splits."""
+"""What the problems of stored images share: fields, names of caches, decoding, stacking by class, splits."""
 
 import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
 from bench import data
-from bench.api import Declined, Split
+from bench.api import Declined, Network, Split
 from bench.errors import UsageError
-from bench.problems.few_shot import ImageClasses
+from bench.problems.few_shot import FewShot, ImageClasses
+from bench.problems.networks import Conv4
 
 Entry = tuple[str, int, int]  # name, size, and a checksum or a time of change
+
+
+@dataclass(frozen=True)
+class Photographs(FewShot):
+    """N-way K-shot classification of small colour photographs: the fields, with their usual values.
+
+    ways, shots, queries: classes per task, support and query images per class.
+    network: the default is the one of MAML and iMAML for mini-ImageNet.
+    strength: lambda of the proximal term; 0.5 in iMAML for mini-ImageNet.
+    standardise: every channel has mean 0 and deviation 1 over the training classes; else all are in [0, 1].
+    input_scale: what all pixels are then multiplied by, 1 unless told.
+    """
+
+    ways: int = 5
+    shots: int = 1
+    queries: int = 15
+    network: Network = field(default_factory=lambda: Conv4(32, pooling="max"))
+    strength: float = 0.5
+    standardise: bool = True
+    input_scale: float = 1.0
+    later: ClassVar[tuple[str, ...]] = ("standardise", "input_scale")
 
 
 def found(data_set: str, title: str) -> tuple[Path, ...]:
@@ -54,7 +77,9 @@ def decode(content: bytes, name: str, mode: Literal["L", "RGB"], side: int) -> n
     return pixels if mode == "L" else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def stacked(images: Mapping[str, Sequence[np.ndarray]], place: Path, what_to_do: str) -> data.Arrays:
+def stacked(
+    images: Mapping[str, Sequence[np.ndarray] | np.ndarray], place: Path, what_to_do: str
+) -> data.Arrays:
     """`classes` [C] in order of name and `images` [C, I, ...], of every class's images.
 
     Raises `UsageError` where there are no images, or classes have unequal numbers of them.
@@ -66,7 +91,7 @@ def stacked(images: Mapping[str, Sequence[np.ndarray]], place: Path, what_to_do:
             f"{', '.join(map(str, sorted(counts))) or 'none'}. Remove the copy and {what_to_do}"
         )
     classes = sorted(images)
-    return {"classes": np.array(classes), "images": np.stack([np.stack(images[name]) for name in classes])}
+    return {"classes": np.array(classes), "images": np.stack([np.asarray(images[name]) for name in classes])}
 
 
 def of_split(
