@@ -94,10 +94,10 @@ def paired(frame: pd.DataFrame) -> Paired | None:
     both = ours.merge(theirs, on=["_key", "seed", "task"], suffixes=("", ".implicit"))
     if both.empty:
         return None
+    ours, theirs = (both[c].to_numpy(dtype=float) for c in (error, f"{error}.implicit"))
     seeds = both["seed"].to_numpy(dtype=float)
-    pair = [both[c].to_numpy(dtype=float) for c in (error, f"{error}.implicit")]
-    nearer = wilson(int((pair[0] < pair[1]).sum()), len(both))
-    return Paired(*(stats.hierarchical(values, seeds) for values in pair), nearer)
+    nearer = wilson(int((ours < theirs).sum()), len(both))
+    return Paired(stats.hierarchical(ours, seeds), stats.hierarchical(theirs, seeds), nearer)
 
 
 def count(frame: pd.DataFrame, column: str) -> int:
