@@ -5,16 +5,19 @@ from types import MappingProxyType
 
 import pandas as pd
 
-from analysis import reasons, stats, style, table, units
+from analysis import reasons, stats, style, table, training, units
 from analysis.metrics import CONTROL
 from bench.record import NO_KERNEL, RAN_EAGER
+from bench.spec import TRAIN
 
 _NOT_SETTINGS = ("environment.", "time.", "tensor_bytes.", "resident.", "calls.", "pass_seconds.", "stats.")
 _NOT_SETTINGS += ("error.", "cosine.", "norm_ratio.", "missing.", "how.", "numerics.", "certified.")
+_NOT_SETTINGS += ("evaluation.", "test.", "train.")
 _NOT_SETTINGS += ("assumptions.",)
 _LABELS = {"id", "study", "status", "reason", "problem", "method", "started", "seconds", "task", "converged"}
 _LABELS |= {"stationarity", "query_loss", "query_accuracy", "meta_grad_norm", "meta_grad_sha256", "contract"}
 _LABELS |= {"method.inner.steps", "method.steps"}  # the column "steps" holds both
+_LABELS |= {training.OUTER}
 MOST_VALUES = 14
 ELEMENTS = ("crosses", "rows", "shared", "floor", "turns")  # as `panels.mark` names them
 
@@ -64,9 +67,10 @@ def numbers(frame: pd.DataFrame) -> str:
     cells = table.cells(frame)
     ok, seeds = int((cells["status"] == "ok").sum()), cells["seed"].nunique()
     tasks = sorted(cells["n_tasks"].dropna().unique())
+    per = "outer step" if len(cells) and (cells["passes"] == TRAIN).all() else "cell"
     return (
         f"{_many(len(cells), 'cell')} ({ok} ended well), {_many(seeds, 'seed')}, "
-        f"{' or '.join(str(t) for t in tasks) or 'unknown'} tasks per cell, "
+        f"{' or '.join(str(t) for t in tasks) or 'unknown'} tasks per {per}, "
         f"{_many(cells['method'].nunique(), 'method')}, {_many(cells['problem'].nunique(), 'problem')}"
     )
 
@@ -139,20 +143,21 @@ def caption(
     """Heading -> text, in reading order; empty parts are left out. ``more`` comes after what is shown,
     or in the place of a heading that every caption has.
 
-    Of the `ELEMENTS` of a figure only those ``drawn`` are explained.
+    A "Statistic" in it stands for the usual one. Of the `ELEMENTS` of a figure only those ``drawn`` are
+    explained.
     """
     constant, varied = settings(frame)
     parts = {
         "Question": question,
         "Shown": shows,
-        **more,
+        **{heading: text for heading, text in more.items() if heading != "Statistic"},
         "Varied": _listed(varied),
         "Settings": _listed(constant),
         "Data": numbers(frame) + ".",
         "Failures": failures(frame) + ".",
         "Missing references": references(frame),
-        "Statistic": more.get("Statistic", stats.STATISTIC) + crosses(frame, drawn),
-        "Axes": more.get("Axes", "Logarithmic.") + axes(drawn),
+        "Statistic": more.get("Statistic", stats.STATISTIC + crosses(frame, drawn)),
+        "Axes": more.get("Axes", "Linear." if "linear" in drawn else "Logarithmic.") + axes(drawn),
         "Markers": markers(frame),
         "A/A control": control(frame),
     }

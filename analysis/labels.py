@@ -54,6 +54,8 @@ PRETTY = {
     "one-step": "one-step",
     "preconditioned_conjugate_gradient": "PCG",
     "reptile": "Reptile",
+    "rmsprop": "RMSprop",
+    "sgd": "SGD",
     "shine": "SHINE",
     "truncated-maml": "MAML, truncated",
 }

@@ -7,7 +7,7 @@ from typing import Literal
 
 from analysis import units
 
-Unit = Literal["error", "cosine", "ratio", "seconds", "bytes", "count"]
+Unit = Literal["error", "cosine", "ratio", "seconds", "bytes", "count", "loss", "share"]
 
 FORMATS: dict[Unit, Callable[[float], str]] = {
     "error": units.digits,
@@ -16,6 +16,8 @@ FORMATS: dict[Unit, Callable[[float], str]] = {
     "seconds": units.seconds,
     "bytes": units.nbytes,
     "count": units.count,
+    "loss": units.ratio,
+    "share": units.share,
 }
 
 
@@ -145,8 +147,13 @@ CALLS = Metric(
     "calls.derivatives", "gradients +\nHessian products", "oracle calls", "count",
     words="oracle calls per task (gradients plus Hessian-vector products)",
 )  # fmt: skip
+TESTS = {
+    "loss": Metric("test.loss", "test loss", "test loss", "loss"),
+    "accuracy": Metric("test.accuracy", "test accuracy", "test accuracy", "share"),
+}
 COSTS = (SECONDS, TENSOR_BYTES, RESIDENT, CALLS)
-SUMMARY = (*ERRORS.values(), *COSINES.values(), SECONDS, RATIO, CONTROL, TENSOR_BYTES, RESIDENT, CALLS)
+SUMMARY = (*ERRORS.values(), *COSINES.values(), *TESTS.values())
+SUMMARY += (SECONDS, RATIO, CONTROL, TENSOR_BYTES, RESIDENT, CALLS)
 
 
 def listed(metrics: Sequence[Metric]) -> str:

@@ -123,6 +123,14 @@ DTYPES = {
     "float16": Style("#009E73", "D", (0, (4, 1.2, 1, 1.2))),
     "bfloat16": Style("#D55E00", "^", (0, (2, 1))),
 }
+OUTERS = (
+    Style("#000000", "o", "-", filled=False),
+    Style("#0072B2", "s", (0, (6, 1.5))),
+    Style("#D55E00", "^", (0, (2, 1))),
+    Style("#009E73", "D", (0, (4, 1.2, 1, 1.2))),
+    Style("#CC79A7", "v", (0, (1, 1))),
+    Style("#E69F00", "P", (0, (3, 1, 1, 1, 1, 1))),
+)
 RAMPS = {  # label pattern -> colours from few to many iterations, line
     r"iMAML, CG (\d+)": (("#92c5de", "#08205c"), "-"),
     r"iMAML, Neumann (\d+)": (("#dfa0c8", "#6a1550"), (0, (3, 1.2))),
@@ -168,6 +176,13 @@ def dtypes(names: Iterable[str]) -> dict[str, Style]:
     """The styles of the dtypes among ``names``, in the order of every legend."""
     there = set(names)
     return {name: look for name, look in DTYPES.items() if name in there}
+
+
+def outers(labels: Iterable[str]) -> dict[str, Style]:
+    """A style for each label of an outer optimizer: no two share colour, marker and line."""
+    names = ordered(labels)
+    more = styles(names[len(OUTERS) :])
+    return dict(zip(names, OUTERS, strict=False)) | more
 
 
 def of(label: str) -> Style:

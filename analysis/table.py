@@ -10,6 +10,8 @@ Rows of `frame` are tasks of cells. Columns:
   ``how.R``, ``stationarity query_loss query_accuracy converged meta_grad_norm``, ``stats.*`` and
   ``numerics.*`` (see `bench.numerics`).
 - per task where asked for: ``certified.*``, ``missing.certified`` and ``assumptions.*``, see their modules.
+- per evaluation of a cell that trains: ``evaluation.*``; see `analysis.training`, also for its ``test.*`` and
+  ``train.*``. ``outer`` is what figures call the outer optimizer, and stands in ``method`` too.
 - per cell, repeated on each of its rows: ``time.*`` (seconds; ``ratio`` is the median over rounds of the
   method's time to the reference method's in the same round, ``control_ratio`` that of the reference method to
   itself; ``relative`` is ``ratio`` brought to one reference for all methods of a problem, see `_relative`;
@@ -26,42 +28,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import assumptions, certified, labels, metrics, stats, style, units
+from analysis import assumptions, certified, labels, metrics, stats, style, training, units
 from bench.record import engine_of
 
 REFERENCES = ("maml", "implicit")
 STEPS = "steps"
-AXES = (
-    "dtype",
-    "device",
-    "threads",
-    "engine",
-    "tasks_at_once",
-    "n_tasks",
-    "split",
-)  # what may be swept besides method, problem, steps, seed
+# What may be swept besides method, problem, steps, seed.
+AXES = ("dtype", "device", "threads", "engine", "tasks_at_once", "n_tasks", "split")
 
-_TEXT = [
-    "id",
-    "study",
-    "status",
-    "reason",
-    "problem",
-    "method",
-    "problem.name",
-    "method.name",
-    "dtype",
-    "device",
-    "engine",
-]
-_TEXT += [
-    "split",
-    "started",
-    "resident.missing",
-    "tensor_bytes.missing",
-    "missing.certified",
-    *(f"{kind}.{r}" for r in REFERENCES for kind in ("missing", "how")),
-]
+_TEXT = ["id", "study", "status", "reason", "problem", "method", "problem.name", "method.name"]
+_TEXT += [training.OUTER, "dtype", "device", "engine", "split", "started"]
+_TEXT += ["resident.missing", "tensor_bytes.missing", "missing.certified"]
+_TEXT += [f"{kind}.{r}" for r in REFERENCES for kind in ("missing", "how")]
 _NUMBERS = [
     "seed",
     "task",
@@ -79,9 +57,9 @@ _RATIOS = ("ratio", "relative", "control_ratio")
 _NUMBERS += [f"time.{k}{end}" for k in _RATIOS for end in ("", "_low", "_high")]
 _NUMBERS += ["time.median_s", "time.low_s", "time.high_s", "time.reference_median_s", "time.rounds"]
 _NUMBERS += ["tensor_bytes.peak", "tensor_bytes.n_params", "resident.growth_bytes", "resident.peak_bytes"]
-_NUMBERS += ["calls.derivatives", "certified.rounding"]
+_NUMBERS += ["calls.derivatives", "certified.rounding", *training.TESTS]
 _NUMBERS += [f"certified.{part}.{r}" for part in ("rounding", "truncation") for r in REFERENCES]
-_WHOLE = {"seed", "task", "threads", "tasks_at_once", "n_tasks", STEPS}
+_WHOLE = {"seed", "task", "threads", "tasks_at_once", "n_tasks", STEPS, *training.WHOLE}
 # With whatever follows.
 _NUMERIC = ("stats.", "calls.", "pass_seconds.", "numerics.", "certified.", "assumptions.")
 CORE = (*_TEXT, *_NUMBERS, "converged")  # columns that are always there
@@ -93,11 +71,11 @@ def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     table = table.reindex(columns=[*CORE, *sorted(set(table.columns) - set(CORE))])
     for column in table.columns:
-        if column in _NUMBERS or column.startswith(_NUMERIC):
+        if column in _NUMBERS or column in training.NUMBERS or column.startswith(_NUMERIC):
             table[column] = pd.to_numeric(table[column]).astype("Int64" if column in _WHOLE else "float64")
         elif column == "converged":
             table[column] = table[column].astype("boolean")
-        elif column in _TEXT or _mixed(table[column]):
+        elif column in _TEXT or column in training.TEXT or _mixed(table[column]):
             table[column] = table[column].map(units.plain, na_action="ignore").astype("string")
     if records:
         table = _relative(table.assign(device=labels.devices(table)))
@@ -215,8 +193,12 @@ def _with_labels(table: pd.DataFrame, descriptions: dict[str, dict[str, Any]]) -
     methods = [descriptions[i]["method"] for i in ids]
     flat = [labels.flatten(m) for m in methods]
     plain = labels.mixed_inner([labels.method(m) for m in methods], flat, names)
-    table["problem"] = table["id"].map(dict(zip(ids, names, strict=True)))
-    table["method"] = table["id"].map(dict(zip(ids, labels.distinguish(plain, flat, names), strict=True)))
+    called = labels.distinguish(plain, flat, names)
+    outers = training.outers(list(descriptions.values()), names)
+    called = [m if o is None else f"{m}, {o}" for m, o in zip(called, outers, strict=True)]
+    for column, values in (("problem", names), ("method", called), (training.OUTER, outers)):
+        table[column] = table["id"].map(dict(zip(ids, values, strict=True)))
+    table[training.OUTER] = table[training.OUTER].astype("string")
     ranks = {"_problem": table["problem"].map(style.problem_rank), "_method": table["method"].map(style.rank)}
     order = table.assign(**ranks)
     keys = ["_problem", "_method", STEPS, *AXES, "seed", "id", "task"]
@@ -245,6 +227,7 @@ def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
     assumed = assumptions.rows(record.get("assumptions") or {})
     if (n := max(len(proven), len(assumed))) and "task" not in tasks[0]:
         tasks = [tasks[0]] * n
+    tasks = training.rows(record.get("train") or {}) or tasks
     return [common | a | b | c for a, b, c in zip_longest(tasks, proven, assumed, fillvalue={})]
 
 

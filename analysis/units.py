@@ -39,8 +39,13 @@ def nbytes(value: float, n: int = 3) -> str:
 
 
 def ratio(value: float) -> str:
-    """A quotient of two times, with three digits."""
+    """A quotient of two times, or a loss, with three digits."""
     return digits(value, 3)
+
+
+def share(value: float) -> str:
+    """A share in per cent, to a tenth."""
+    return f"{100 * value:.1f} %"
 
 
 def cosine(value: float) -> str:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis import reasons, rounding, stats, style, table, units
+from analysis import learning, reasons, rounding, stats, style, table, units
 from analysis.metrics import CALLS, ERRORS, RATIO, SECONDS, TENSOR_BYTES, Metric
+from bench.spec import TRAIN
 
 ROUNDING = {"float64": 1.5e-8, "float32": 3.5e-4, "tf32": 0.032, "bfloat16": 0.09, "float16": 0.032}
 CLOSE = 0.1  # "within 10 % error"
@@ -37,11 +38,18 @@ class Verdict:
 
 
 def verdicts(frame: pd.DataFrame) -> list[Verdict]:
-    """For every problem, at the smallest and the largest number of inner steps; and how memory grows."""
-    frame = table.with_axes(frame)
-    found = []
+    """For every problem, at the smallest and the largest number of inner steps; and how memory grows.
+
+    Of training cells for every method: which outer optimizer does best.
+    """
+    found, measured = [], table.with_axes(frame[frame["passes"] != TRAIN])
     for problem in dict.fromkeys(frame["problem"]):
         here = frame[frame["problem"] == problem]
+        for method, sentences in learning.sentences(here):
+            found.append(Verdict(problem, method, [Item(*parts) for parts in sentences]))
+        here = measured[measured["problem"] == problem]
+        if here.empty:
+            continue
         steps = sorted(int(k) for k in here[table.STEPS].dropna().unique())
         for k in dict.fromkeys([steps[0], steps[-1]]) if steps else [None]:
             rows = here if k is None else here[here[table.STEPS].isna() | (here[table.STEPS] == k)]

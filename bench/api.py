@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from bench.bilevel import Bilevel
 from bench.counts import Counts
@@ -43,6 +44,7 @@ __all__ = [
     "Method",
     "Network",
     "Noise",
+    "OuterOptimizer",
     "PerTask",
     "Plugin",
     "Precision",
@@ -194,6 +196,17 @@ class Curvature(Plugin, ABC):
     def cost(self, products: int) -> Counts | None:
         """Oracle calls of the linearisation and ``products`` products; None where unknown."""
         return None
+
+
+class OuterOptimizer(Plugin, ABC):
+    """Moves the meta-parameters along the meta-gradient, averaged over a batch of tasks."""
+
+    @abstractmethod
+    def optimizer(self, theta: Tensor) -> Optimizer:
+        """The optimizer of torch for ``theta`` [P], a leaf, which it updates in place from ``theta.grad``.
+
+        Its state for theta holds tensors and numbers only, so that a checkpoint can hold it.
+        """
 
 
 class Method(Plugin, ABC):

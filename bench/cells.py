@@ -16,17 +16,17 @@ from typing import Any, Union
 
 from bench import registry
 from bench.errors import UsageError
-from bench.spec import PATH_POINTS, SWEEP_KEYS, Spec, Sweep
+from bench.spec import PATH_POINTS, SWEEP_KEYS, TRAIN, Spec, Sweep
 from bench.toml_lines import Way
 
 # Part of every description. Raise it when a metric changes its meaning, so that old records are not reused.
 CONTRACT = 1
 
 # No part of a description, so that cells from before these settings keep their ids.
-_LEFT_OUT = (("engine", "eager"), ("tasks_at_once", None), ("path_points", PATH_POINTS))
+_LEFT_OUT = (("engine", "eager"), ("tasks_at_once", None), ("start", None), ("path_points", PATH_POINTS))
 
 # What neighbours in the list of cells share, most important first: draws of tasks and reference gradients.
-_SHARED = ("problem", "seed", "n_tasks", "split", "dtype")
+_SHARED = ("problem", "seed", "start", "n_tasks", "split", "dtype")
 
 # Single values of a description that a study may cross, in the order in which they are.
 _SETTINGS = ("seed", "n_tasks", "split", "dtype", "device", "threads")
@@ -121,8 +121,17 @@ def _sweep_cells(spec: Spec, sweep: Sweep) -> Iterator[tuple[Cell, tuple[str, ..
         "contract": (CONTRACT,),
         "engine": sweep.engine,
         "tasks_at_once": sweep.tasks_at_once,
+        "start": sweep.start,
         "path_points": (sweep.path_points,),
     }
+    if sweep.kind == TRAIN:
+        values |= {
+            "outer": _plugins(spec, sweep, "outer", {}),
+            "outer_steps": sweep.outer_steps,
+            "evaluation_tasks": (sweep.evaluation_tasks,),
+            "validations": (sweep.validations,),
+            "validation_tasks": (sweep.validation_tasks,),
+        }
     # Every value becomes text once, not once a cell: an id is the hash of these texts in the order of keys.
     columns = [[_Setting.of(key, value) for value in column] for key, column in values.items()]
     keys = list(values)

@@ -36,6 +36,10 @@ class PassFailedError(Exception):
         self.reason = reason
 
 
+class DivergedError(Exception):
+    """A result that is not finite, from which it makes no sense to go on."""
+
+
 class BrokenPromiseError(TypeError):
     """A method returned something that is no `Estimate` of this cell: wrong shape, dtype or device."""
 
@@ -68,6 +72,8 @@ def classify(error: Exception) -> tuple[str, dict[str, Any]]:
         kernel, half = missing.groups()
         reason["message"] = f"torch's kernel {kernel} is not there in {_HALVES[half]}"
         return "declined", reason
+    if isinstance(error, DivergedError):
+        return "non_finite", reason
     reason["traceback"] = "".join(traceback.format_exception(error))
     if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
         reason["message"] = _REST.sub("", reason["message"])  # the traceback ends with all of it

@@ -16,6 +16,7 @@ from bench import api, registry
 from bench.api import Bilevel, Declined, Estimate, Method, Problem, Tasks, Vector
 from bench.at_once import asked, estimate
 from bench.compiled import Engine
+from bench.start import taken_over
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,9 @@ def prepare(description: dict[str, Any]) -> Prepared:
     for part in (*registry.parts(problem), *registry.parts(method)):
         if reason := registry.unavailable(part):
             raise Declined(reason)
-    meta, tasks = draw(*_draw_key(description))
-    dtype = dtype_of(description)
-    seeds = tuple(_seed("noise", description["seed"], task) for task in range(len(tasks)))
+    drawn, tasks = draw(*_draw_key(description))
+    meta, dtype = taken_over(description, drawn), dtype_of(description)
+    seeds = tuple(seed_of("noise", description["seed"], task) for task in range(len(tasks)))
     # A copy: a method that writes into its input must not change what the next cell gets.
     own = meta.to(device, dtype, copy=True)
     engine = Engine() if is_compiled(description) else None
@@ -90,16 +91,16 @@ def _require_cuda(device: torch.device) -> None:
 def exact(key: str) -> Bilevel:
     """The inputs that cells with this `exact_key` get, rounded to their dtype, in float64 on the CPU."""
     description = json.loads(key)
-    meta, tasks = draw(*_draw_key(description))
-    dtype = dtype_of(description)
+    drawn, tasks = draw(*_draw_key(description))
+    meta, dtype = taken_over(description, drawn), dtype_of(description)
     problem = registry.build("problem", description["problem"])
     return Bilevel(problem, tasks.to(dtype).to(torch.float64), meta.to(dtype).to(torch.float64))
 
 
 def exact_key(description: dict[str, Any]) -> str:
     """What the float64 problem of a cell depends on: cells that share it share their references."""
-    names = ("problem", "seed", "n_tasks", "split", "dtype")
-    return json.dumps({name: description[name] for name in names}, sort_keys=True)
+    names = ("problem", "seed", "n_tasks", "split", "dtype", "start")
+    return json.dumps({name: description[name] for name in names if name in description}, sort_keys=True)
 
 
 def _draw_key(description: dict[str, Any]) -> tuple[str, int, int, str]:
@@ -125,10 +126,10 @@ def draw(problem_table: str, seed: int, n_tasks: int, split: Any) -> tuple[Vecto
 
 def generator(*components: Any) -> torch.Generator:
     """A generator seeded by the sha256 of named components (JSON types)."""
-    return torch.Generator().manual_seed(_seed(*components))
+    return torch.Generator().manual_seed(seed_of(*components))
 
 
-def _seed(*components: Any) -> int:
+def seed_of(*components: Any) -> int:
     text = json.dumps(components, sort_keys=True)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
@@ -184,7 +185,7 @@ def conditions(description: dict[str, Any]) -> Iterator[None]:
     device, tf32 = torch.device(description["device"]), description["dtype"] == "tf32"
     devices = range(torch.cuda.device_count()) if device.type == "cuda" else ()
     with threads(description["threads"]), torch.random.fork_rng(devices), on_cuda(device, tf32):
-        seed = _seed("global", description)
+        seed = seed_of("global", description)
         torch.default_generator.manual_seed(seed)
         if devices:
             torch.cuda.manual_seed_all(seed)

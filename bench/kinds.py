@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.record import Record
 
-Family = tuple[str, str, str | None, str | None]
+Family = tuple[str, str, str | None, str | None, bool]
 
 
 @dataclass(eq=False)

@@ -53,7 +53,8 @@ def run_cells(
     ``jobs`` worker processes, or with 0 this one (for debuggers: no time limit, nothing survives a crash, or
     an error that CUDA does not recover from).
     A cell that takes more than ``time_limit`` seconds is ended. ``on_event`` hears ("start", cell, None) and
-    ("done", cell, record), or ("given_up", cell, None) of a cell that gets no record now or is begun anew.
+    ("done", cell, record), in between ("progress", cell, {"done": n, "steps": m}) of one that takes steps, or
+    ("given_up", cell, None) of a cell that gets no record now or is begun anew.
     ``runner`` must be importable by name; it is given the cell and the study's name. ``replace`` lets a
     record take the place of one that is ok. ``lease`` bounds what the workers may take: see `Lease`.
 
@@ -72,7 +73,8 @@ def run_cells(
     (cores,) = deal(1, most_threads(cells))
     for cell in cells:
         tell("start", cell, None)
-        record = measure(cell, store, runner, cores, replace)
+        progress = lambda done, steps, cell=cell: tell("progress", cell, {"done": done, "steps": steps})  # noqa: E731
+        record = measure(cell, store, runner, cores, replace, progress)
         statuses[record["status"]] += 1
         tell("done", cell, record)
         if lost(cell.description["device"]):

@@ -24,7 +24,7 @@ from bench.processes import SCHEDULERS_SIGNALS, resident_bytes
 from bench.record import Record, Store, timestamp, unmeasured
 from bench.worker import Runner, work
 
-OnEvent = Callable[[Literal["start", "done", "given_up"], Cell, Record | None], None]
+OnEvent = Callable[[Literal["start", "progress", "done", "given_up"], Cell, dict[str, Any] | None], None]
 
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads and locks
 _SIGNALS = {s.value: s.name for s in signal.Signals}
@@ -175,6 +175,9 @@ class Pool:
             return
         if kind == "store":
             raise StoreError(content)
+        if kind == "progress" and worker.cell is not None:
+            self._tell("progress", worker.cell, dict(zip(("done", "steps"), content, strict=True)))
+            return
         worker.ready = True
         if kind in ("done", "last"):
             self._done(worker, content)

@@ -19,22 +19,16 @@ import torch
 
 from bench import registry
 from bench.cells import Cell, canonical
-from bench.counts import Counts
 from bench.fake import Faker, faker
 from bench.kinds import Families, Family, Kind, shape, steps_of, with_steps
-from bench.measure import N_WARMUP
 from bench.plugin import Resources
 from bench.record import MEASURED, Record
+from bench.work import guess, trains
 
 Read = Callable[[Callable[[str], bool]], Iterable[Record]]
 
 BUDGET_S = 4.0  # of all predictions together
 DEFAULT_S = 60.0
-FRESH_PROCESS_S = 6.0  # that the resident pass starts
-OVERHEAD_S = 0.5
-CALL_S, CALL_PER_NUMBER_S = 1e-3, 2e-8  # one inner gradient of a batch: fixed, and per task and parameter
-PROOF_CALL_S, PROOF_PER_NUMBER_S = 0.01, 2e-5  # of one task in balls, and of its reference
-POINT_CALLS = 4_000  # of the pass assumptions, in inner gradients of the batch
 GUESSED_PARAMS = 10_000
 LOOKED_AT = (*MEASURED, "timed_out", "out_of_memory")  # the statuses whose records say what a cell takes
 SAMPLES = 3  # done cells that are looked at for a kind
@@ -122,7 +116,7 @@ class _Oracle:
             problem, method = self._text(of["problem"]), self._text(of["method"])
             if method not in self._shapes:
                 self._shapes[method] = shape(of["method"])
-            family = (problem, self._shapes[method], of.get("engine"), of.get("device"))
+            family = (problem, self._shapes[method], of.get("engine"), of.get("device"), trains(of))
             kind = self._kinds[key] = Kind(of, problem, method, family)
         return kind
 
@@ -171,16 +165,7 @@ class _Oracle:
             cost = None
         if cost is None or "passes" not in of:
             return None
-        one = _weight(cost)
-        rounds = N_WARMUP + of["repeats"] if "time" in of["passes"] else 0
-        calls = one * (1 + rounds + ("tensor_bytes" in of["passes"]) + 2 * ("resident" in of["passes"]))
-        calls += 2 * rounds * (1 + cost.inner_grads)  # first-order MAML beside it
-        calls += 3 * one * ("accuracy" in of["passes"]) + 3 * one * ("numerics" in of["passes"])
-        calls += POINT_CALLS * ("assumptions" in of["passes"])
-        proof = one * of["n_tasks"] * ("certified" in of["passes"])
-        fixed = OVERHEAD_S + FRESH_PROCESS_S * ("resident" in of["passes"])
-        fixed += proof * (PROOF_CALL_S + PROOF_PER_NUMBER_S * n_params)
-        return fixed + calls * (CALL_S + CALL_PER_NUMBER_S * n_params * of["n_tasks"])
+        return guess(cost, of, n_params)
 
     def _asked(self, kind: Kind) -> Resources:
         """The most that a plugin of the kind asks for."""
@@ -252,12 +237,6 @@ class _Oracle:
         return fake.peak(of, min(self._left(1.0), LONGEST_FAKE * self._budget))
 
 
-def _weight(cost: Counts) -> float:
-    """Oracle calls in units of an inner gradient."""
-    grads = cost.inner_grads + cost.outer_grads
-    return 0.5 * (cost.inner_values + cost.outer_values) + grads + 2.5 * cost.inner_hvps
-
-
 def _time(kind: Kind, witnesses: Iterable[Kind], asked: Resources) -> tuple[float, str]:
     own = _seconds(kind)
     if own is not None:
@@ -278,5 +257,11 @@ def _distance(one: Kind, other: Kind) -> float:
 
 def _seconds(kind: Kind) -> float | None:
     """What a kind's done cells took; a cell that ran into its time limit took at least that."""
-    taken = [r["seconds"] for r in kind.records if r["status"] in (*MEASURED, "timed_out")]
+    taken = [_taken(r) for r in kind.records if r["status"] in (*MEASURED, "timed_out")]
     return median(taken) if taken else None
+
+
+def _taken(record: Record) -> float:
+    """Seconds of a cell, with those of the steps that an earlier run had taken before it was killed."""
+    training = record.get("train") or {}
+    return record["seconds"] + training.get("resumed_at", 0) * (training.get("seconds_per_step") or 0.0)

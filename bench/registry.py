@@ -23,6 +23,7 @@ from bench.api import (
     LinearSolver,
     Method,
     Network,
+    OuterOptimizer,
     Plugin,
     Preconditioner,
     Problem,
@@ -38,6 +39,7 @@ KINDS: dict[str, type] = {
     "curvature": Curvature,
     "problem": Problem,
     "network": Network,
+    "outer": OuterOptimizer,
 }
 
 _classes: dict[str, dict[str, type]] = {kind: {} for kind in KINDS}

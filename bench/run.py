@@ -14,22 +14,24 @@ from typing import Any
 
 import torch
 
-from bench import accuracy, assumptions, cores, inputs, measure, numerics, registry
+from bench import accuracy, assumptions, cores, course, inputs, measure, numerics, registry, start
 from bench.api import Bilevel, Estimate
 from bench.at_once import usual
 from bench.cells import Cell
+from bench.desk import Desk
 from bench.failures import classify
 from bench.record import SCHEMA, Record, timestamp
 from bench.reference import Reference, absent, implicit_reference, maml_reference
-from bench.spec import PATH_POINTS
+from bench.spec import PATH_POINTS, TRAIN
 
+_NO_DESK = Desk()
 REFERENCE_METHOD = "fomaml"  # what times are compared with; by name, the harness knows no method
 # The fresh process of the resident pass starts up and calls the method twice; one that takes this long hangs.
 RESIDENT_SECONDS, RESIDENT_CALLS = 120.0, 20.0
 
 
-def run_cell(cell: Cell, study: str) -> Record:
-    """Measure one cell and return its record.
+def run_cell(cell: Cell, study: str, desk: Desk = _NO_DESK) -> Record:
+    """Measure one cell, or train, and return its record.
 
     Order: inputs (outside all clocks), one call of the method, accuracy, certified arithmetic, numerics,
     assumptions, time, tensor bytes, resident peak. A plugin's failure is never raised: it becomes the
@@ -50,7 +52,8 @@ def run_cell(cell: Cell, study: str) -> Record:
     with measure.stopwatch(record, "seconds"):
         try:
             with inputs.conditions(cell.description):
-                _measure(cell.description, record)
+                results = None if desk.folder is None else desk.folder.parent
+                _measure(start.located(cell.description, results), record, desk)
         except Exception as error:  # noqa: BLE001  a plugin may raise anything, and one cell kills no sweep
             record["status"], record["reason"] = classify(error)
     if torch.cuda.is_initialized():
@@ -99,14 +102,22 @@ def _driver() -> str | None:
     return found and found.group(1)
 
 
-def _measure(description: dict[str, Any], record: Record) -> None:
+def _measure(description: dict[str, Any], record: Record, desk: Desk) -> None:
     """Fill the record pass by pass; whatever raises leaves in it what was finished."""
     seconds = record["pass_seconds"]
     with measure.stopwatch(seconds, "inputs"):
         cell = inputs.prepare(description)
         record["environment"] |= {"data": cell.problem.fingerprint(), **cell.versions()}
+        if start.KEY in description:
+            record["environment"]["start"] = description[start.KEY]["sha256"]
     if cell.device.type == "cuda":
         record["environment"] |= gpu(cell.device)
+    if TRAIN in description["passes"]:
+        with measure.stopwatch(seconds, TRAIN):
+            record[TRAIN] = course.train(record["id"], description, cell, desk)
+        if cell.engine is not None:
+            record["engine"] = cell.engine.report()
+        return
     with measure.stopwatch(seconds, "method"):
         bilevel = cell.bilevel()
         estimate = accuracy.check(cell.run(bilevel), bilevel)

@@ -19,14 +19,16 @@ SPLITS = ("train", "val", "test")
 DTYPES = ("float64", "float32", "tf32", "bfloat16", "float16")
 ENGINES = ("eager", "compiled")
 # The modules of analysis/figures, which nothing here may import; a test compares the two.
-FIGURES = ("accuracy_vs_steps", "assumptions", "cost_vs_steps", "data_scale", "estimators", "libraries")
-FIGURES += ("mixed", "overview", "peers", "precision", "scaling", "unrolling")
+FIGURES = ("accuracy_vs_steps", "assumptions", "cost_vs_steps", "data_scale", "estimators", "learning_curves")
+FIGURES += ("libraries", "mixed", "overview", "peers", "precision", "scaling", "unrolling")
 USUAL_PASSES = ("accuracy", "time", "tensor_bytes", "resident")
 # A new pass goes to the end: ids hold them in this order.
 PASSES = (*USUAL_PASSES, "certified", "numerics", "assumptions")
-DEFAULT_TIME_LIMIT = 600.0
-PATH_POINTS = 5
-MOST_SEEDS = 100_000
+STAGES = ("start", "half", "end")  # of a training, whose meta-parameters are kept
+TRAIN = "train"  # the pass of a training cell, in place of all others
+KINDS = ("measure", TRAIN)
+DEFAULT_TIME_LIMIT, PATH_POINTS, MOST_SEEDS = 600.0, 5, 100_000
+EVALUATION_TASKS, VALIDATIONS, VALIDATION_TASKS = 600, 10, 100  # the field reports means over 600 tasks
 
 _Check = Callable[[Any, Way], Any]
 
@@ -42,8 +44,18 @@ _DEFAULTS: dict[str, Any] = {
     "tasks_at_once": (None,),
     "passes": USUAL_PASSES,
     "repeats": 10,
+    "start": (None,),
+    "kind": "measure",
+    "outer": (),
+    "outer_steps": (),
+    "evaluation_tasks": EVALUATION_TASKS,
+    "validations": VALIDATIONS,
+    "validation_tasks": VALIDATION_TASKS,
     "path_points": PATH_POINTS,
 }
+# What only cells of one kind have.
+_MEASURING = ("passes", "repeats", "path_points", "split")
+_TRAINING = ("outer", "outer_steps", "evaluation_tasks", "validations", "validation_tasks")
 _TOP_ONLY = ("question", "figure", "time_limit", "sweep")
 SWEEP_KEYS = ("problem", "method", *_DEFAULTS)
 KEYS = (*_TOP_ONLY, *SWEEP_KEYS)
@@ -51,10 +63,11 @@ KEYS = (*_TOP_ONLY, *SWEEP_KEYS)
 
 @dataclass(frozen=True)
 class Sweep:
-    """One crossing. Fields but ``repeats`` and ``path_points`` list alternatives; all ``passes`` are run.
+    """One crossing. Fields that are tuples list alternatives; but ``passes`` are all run for every cell.
 
-    ``problem``, ``method`` and ``inner`` hold plugin tables as written, lists inside them not yet crossed;
-    ``where`` says for every key where it stands in the file.
+    ``problem``, ``method``, ``inner`` and ``outer`` hold plugin tables as written, lists inside them not yet
+    crossed; ``where`` says for every key where it stands in the file. A sweep of ``kind`` "train" has the one
+    pass `TRAIN`, and one of kind "measure" no outer optimizer.
     """
 
     problem: tuple[dict[str, Any], ...]
@@ -70,6 +83,13 @@ class Sweep:
     tasks_at_once: tuple[int | None, ...]
     passes: tuple[str, ...]
     repeats: int
+    start: tuple[dict[str, Any] | None, ...]
+    kind: str
+    outer: tuple[dict[str, Any], ...]
+    outer_steps: tuple[int, ...]
+    evaluation_tasks: int
+    validations: int
+    validation_tasks: int
     path_points: int
     where: dict[str, Way] = field(repr=False, compare=False)
 
@@ -148,6 +168,15 @@ def _sweep(values: dict[str, Any], where: dict[str, Way], way: Way) -> Sweep:
             raise Fault(
                 f"{'this sweep' if way else 'this study'} has no {key}; write for example {example}", way
             )
+    trains = values.get("kind") == TRAIN
+    for key in _MEASURING if trains else _TRAINING:
+        if key in values:
+            raise Fault(f"'{key}' is no key of a sweep that {'trains' if trains else 'measures'}", where[key])
+    if trains:
+        for key, example in (("outer", 'outer = "adam"'), ("outer_steps", "outer_steps = 1000")):
+            if key not in values:
+                raise Fault(f"a sweep that trains has no {key}; write for example {example}", where["kind"])
+        values = values | {"passes": (TRAIN,), "repeats": 1}
     return Sweep(**(_DEFAULTS | values), where=where)
 
 
@@ -205,6 +234,22 @@ def _many(one: _Check) -> _Check:
     return check
 
 
+def _starts(value: Any, way: Way) -> tuple[dict[str, Any], ...]:
+    return tuple(one for stages in _many(_start)(value, way) for one in stages)
+
+
+def _start(value: Any, way: Way) -> list[dict[str, Any]]:
+    """The id of a training cell, or a table of its id and stages."""
+    table = {"cell": value} if isinstance(value, str) else value
+    if not isinstance(table, dict) or "cell" not in table:
+        raise impossible(value, 'the id of a training cell, or {cell = "ID", stage = "half"}', way)
+    _refuse_unknown(table, ("cell", "stage"), "key of start", way)
+    if not re.fullmatch(r"[0-9a-f]{16}", str(table["cell"])):
+        raise impossible(value, "the 16 digits that `metabench plan STUDY --cells` shows", way)
+    stages = _many(_one_of(STAGES, "stage"))(table.get("stage", STAGES[-1]), (*way, "stage"))
+    return [{"cell": table["cell"], "stage": stage} for stage in stages]
+
+
 def _plugins(value: Any, way: Way) -> tuple[dict[str, Any], ...]:
     tables = _many(_plugin)(value, way)
     for i, table in enumerate(tables):
@@ -244,5 +289,12 @@ _CHECKS: dict[str, _Check] = {
     "tasks_at_once": _many(_whole(1)),
     "passes": _passes,
     "repeats": _whole(1),
+    "start": _starts,
+    "kind": _one_of(KINDS, "kind"),
+    "outer": _plugins,
+    "outer_steps": _many(_whole(1)),
+    "evaluation_tasks": _whole(2),
+    "validations": _whole(1),
+    "validation_tasks": _whole(2),
     "path_points": _whole(2),
 }

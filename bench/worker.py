@@ -11,16 +11,25 @@ from pathlib import Path
 
 from bench.cells import Cell
 from bench.cores import bound
+from bench.desk import Desk
 from bench.disk import StoreError
 from bench.failures import classify, lost
 from bench.processes import die_with_parent, ignore_scheduler
-from bench.record import Record, Store, unmeasured
+from bench.record import MEASURED, Record, Store, unmeasured
+from bench.record.trained import drop_checkpoint
 
-Runner = Callable[[Cell, str], Record]
+Runner = Callable[[Cell, str, Desk], Record]
+Progress = Callable[[int, int], None]
+TELL_S = 1.0  # between two words on the progress of a cell
 
 
 def measure(
-    cell: Cell, store: Store, runner: Runner, cores: Sequence[int] = (), replace: bool = False
+    cell: Cell,
+    store: Store,
+    runner: Runner,
+    cores: Sequence[int] = (),
+    replace: bool = False,
+    progress: Progress = lambda done, steps: None,
 ) -> Record:
     """Run one cell and store its record, one of the failure if it fails. Only `StoreError` passes.
 
@@ -30,10 +39,12 @@ def measure(
     own = cores if cell.description["device"] == "cpu" else ()
     try:
         with bound(own, cell.description["threads"]):
-            record = runner(cell, store.study)
+            record = runner(cell, store.study, Desk(store.folder, progress, anew=replace))
         if record["id"] != cell.id:
             raise ValueError(f"the runner was given cell {cell.id} and returned a record of {record['id']}")
         store.write(record, replace)
+        if record["status"] in MEASURED:
+            drop_checkpoint(store.folder, cell.id)
     except StoreError:
         raise
     except Exception as error:  # noqa: BLE001  one cell never ends a sweep
@@ -56,7 +67,8 @@ def work(
 ) -> None:
     """The life of a worker on ``cores``: ("ready", None), then for every cell received ("done", record).
 
-    ("last", record) of a cell after which this process can run no other: it has lost its CUDA device.
+    Before that, now and then, ("progress", (done, steps)) of a cell that takes steps. ("last", record) of a
+    cell after which this process can run no other: it has lost its CUDA device.
     ("store", message) means that records cannot be written. Ends when the pipe does or the parent dies.
     ``leased`` leaves a scheduler's signals to the parent; ``devices`` are the CUDA devices it is to see.
     """
@@ -76,10 +88,23 @@ def work(
         except EOFError:
             return
         try:
-            record = measure(cell, store, runner, cores, replace)
+            record = measure(cell, store, runner, cores, replace, _telling(pipe))
             pipe.send(("last" if lost(cell.description["device"]) else "done", record))
         except StoreError as error:
             pipe.send(("store", str(error)))
+
+
+def _telling(pipe: Connection) -> Progress:
+    """Passes progress on, but not more often than somebody can read it."""
+    told = time.monotonic()
+
+    def tell(done: int, steps: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > TELL_S:
+            told = time.monotonic()
+            pipe.send(("progress", (done, steps)))
+
+    return tell
 
 
 def _die_with_parent() -> None:

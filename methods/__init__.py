@@ -1,6 +1,6 @@
 """What is compared: one method, one file. Importing this package registers every method and part."""
 
-from methods import curvature, inner, libraries, linear
+from methods import curvature, inner, libraries, linear, outer
 from methods.binomial_maml import BinomialMAML
 from methods.contrastive import Contrastive
 from methods.fo_b_maml import FOBMAML
@@ -35,4 +35,5 @@ __all__ = [
     "inner",
     "libraries",
     "linear",
+    "outer",
 ]

@@ -209,3 +209,59 @@ def test_a_budget_is_kept(cells):
     start = time.monotonic()
     assert len(predict(many, [], nothing, budget_s=0.5)) == len(many)
     assert time.monotonic() - start < 20.0
+
+
+TRAINING = """
+question = "How long?"
+seeds = 2
+kind = "train"
+problem = {name = "sinusoid"}
+outer = "adam"
+outer_steps = [1000, 3000]
+evaluation_tasks = 600
+inner = {name = "gradient_descent", steps = [2, 8], learning_rate = 0.01}
+method = ["fomaml", "imaml"]
+"""
+
+
+@pytest.fixture
+def trainings(tmp_path: Path) -> list[Cell]:
+    (tmp_path / "training.toml").write_text(TRAINING)
+    return expand(spec.load(tmp_path / "training.toml"))
+
+
+def test_a_training_is_predicted_by_its_calls(trainings):
+    """FOMAML: K inner gradients, an outer one and a value a step; K and a value a task that is evaluated."""
+    predictions = dict(zip(trainings, predict(trainings, [], nothing, budget_s=200.0), strict=True))
+    assert {p.how for p in predictions.values()} == {"oracle calls"}
+    times = {}
+    for one, prediction in predictions.items():
+        of = one.description
+        if of["seed"] == 0 and of["method"]["name"] == "fomaml":
+            times[of["method"]["inner"]["steps"], of["outer_steps"]] = prediction.seconds
+    call = 1e-3 + 2e-8 * 4 * (2 * 40 + 41 * 40 + 41)
+    for steps in (2, 8):
+        per_step = (times[steps, 3000] - times[steps, 1000]) / 2000
+        assert per_step == pytest.approx((steps + 1.5) * call + 4e-3, rel=1e-9)
+    evaluated = 600 + 11 * 100
+    solves = evaluated / 25 * (1e-3 + 2e-8 * 25 * (2 * 40 + 41 * 40 + 41))
+    assert times[8, 1000] - times[2, 1000] == pytest.approx(6 * (1000 * call + solves), rel=1e-9)
+
+
+def test_trainings_tell_of_trainings_only(trainings, cells):
+    few, many = ([c for c in trainings if c.description["outer_steps"] == n] for n in (1000, 3000))
+    done = [c for c in few if c.description["seed"] == 0]
+    taken = {c.id: record_of(c, 50.0) for c in done}
+    measured = [c for c in cells if c.description["seed"] == 0]
+    taken |= {c.id: record_of(c, 1e6) for c in measured}
+    for prediction in predict(many, [*done, *measured], reading(taken), budget_s=200.0):
+        assert prediction.how == "like cells"
+        assert 50.0 < prediction.seconds < 151.0
+    seeds = [c for c in few if c.description["seed"] == 1]
+    resumed = {"train": {"resumed_at": 400, "seconds_per_step": 0.05}}
+    taken = {c.id: record_of(c, 30.0, **resumed) for c in done}
+    for prediction in predict(seeds, done, reading(taken)):
+        assert (prediction.seconds, prediction.how) == (50.0, "done cells")  # 400 steps were taken before
+    taken = {c.id: record_of(c, 1e6) for c in seeds}
+    alone = predict(measured, [], nothing, budget_s=200.0)
+    assert predict(measured, seeds, reading(taken), budget_s=200.0) == alone

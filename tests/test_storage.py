@@ -54,7 +54,7 @@ def verified(*more: str) -> tuple[int, dict]:
 def test_a_sound_store(store):
     code, found = verified()
     assert (code, found.pop("cells")) == (0, 8)
-    assert found == {key: [] for key in ("damaged", "run_again", "notes", "repaired", "left")}
+    assert found == {key: [] for key in ("damaged", "run_again", "notes", "repaired", "left", "train_again")}
     assert "demo: 8 cells with a sound record; sound" in metabench("verify", "demo").out
 
 

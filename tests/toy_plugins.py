@@ -15,6 +15,7 @@ from torch import Tensor
 from bench import worker
 from bench.api import Estimate, InnerSolver, LinearSolver, Method, Problem, Solution, require
 from bench.cells import Cell, cell_id
+from bench.desk import Desk
 from bench.record import SCHEMA
 
 
@@ -101,7 +102,7 @@ def toy_cell(seed: int, action: str = "measure", folder: Path | None = None, pro
     return Cell(cell_id(description), description)
 
 
-def toy_runner(cell: Cell, study: str) -> dict:
+def toy_runner(cell: Cell, study: str, desk: Desk) -> dict:
     """Does what the cell's method says, and returns the same record for the same cell."""
     action, folder = cell.description["method"]["action"], Path(cell.description["method"]["folder"])
     if action != "measure":
@@ -162,14 +163,14 @@ def _misbehave(action: str, folder: Path, again: bool) -> None:
             _kept.append(bytearray(b"x") * (HOARD // 2))
 
 
-def core_runner(cell: Cell, study: str) -> dict:
+def core_runner(cell: Cell, study: str, desk: Desk) -> dict:
     """A runner whose records hold the cores that a program started by it may use."""
     code = "import os; print(*os.sched_getaffinity(0))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     return toy_record(cell, study) | {"environment": {"cores": sorted(map(int, out.split()))}}
 
 
-def wrong_record(cell: Cell, study: str) -> dict:
+def wrong_record(cell: Cell, study: str, desk: Desk) -> dict:
     """A runner that mixes up its cells."""
     return toy_record(cell, study) | {"id": "0" * 16}
 

@@ -5,8 +5,8 @@ A figure module has ``draw(frame) -> list[Figure]``, where ``frame`` is `analysi
 have (`panels.elements`). Where its caption takes more from the records than every caption does, it also has
 ``words(frame) -> dict[str, str]``, heading -> text. Where the medians of `table.summary` are no answer, it
 has ``verdicts(frame)`` and ``tables(frame)`` in the place of the report's, and ``TABLE``, what these tables
-hold. A study is drawn by the module that it names as
-``figure`` (`bench.spec.FIGURES` lists them), else by the one of its own name, else by `overview`.
+hold. A study is drawn by the module that it names as ``figure`` (`bench.spec.FIGURES` lists them), else by
+the one of its own name, else by `learning_curves` where it trains, and by `overview`.
 """
 
 import importlib
@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 
 from analysis import captions, panels, style
 from bench.errors import UsageError, unknown
+from bench.spec import TRAIN
 
 if TYPE_CHECKING:
     from bench.spec import Spec
@@ -53,7 +54,8 @@ def module(spec: "Spec") -> ModuleType:
     """The module that draws a study; `UsageError` with the nearest name if it names one that is not there."""
     if spec.figure is not None and spec.figure not in names():
         raise unknown("figure", spec.figure, names(), ("figure",))
-    name = spec.figure or (spec.name if spec.name in names() else "overview")
+    usual = "learning_curves" if spec.sweeps and all(s.kind == TRAIN for s in spec.sweeps) else "overview"
+    name = spec.figure or (spec.name if spec.name in names() else usual)
     return importlib.import_module(f"{__name__}.{name}")
 
 

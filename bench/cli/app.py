@@ -82,7 +82,8 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="Only this kind: method, inner, linear, preconditioner, curvature, problem, network, study."
+            help="Only this kind: method, inner, linear, preconditioner, curvature, outer, problem, network, "
+            "study."
         ),
     ] = None,
     json: Json = False,

@@ -16,6 +16,7 @@ TITLES = {
     "linear": "Linear solvers",
     "preconditioner": "Preconditioners",
     "curvature": "Curvatures",
+    "outer": "Outer optimizers",
     "problem": "Problems",
     "network": "Networks",
     "study": "Studies",

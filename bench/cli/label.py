@@ -42,17 +42,22 @@ def label(description: dict[str, Any], keys: set[str]) -> str:
     """The plugins of a cell by name, and those of its settings that are in ``keys``."""
     parts, rest = [], []
     for part, value in description.items():
-        if isinstance(value, dict):
+        if _is_plugin(value):
             own = f"{part}:{value['name']}."
             chosen = [f"{k}={v}" for k, v in flat(value).items() if own + k in keys]
             parts.append(f"{value['name']}({', '.join(chosen)})" if chosen else value["name"])
         elif part in keys:
-            rest.append(f"{part}={value}")
+            text = " of ".join(reversed(value.values())) if isinstance(value, dict) else value
+            rest.append(f"{part}={text}")
     return " ".join(parts + rest)
 
 
+def _is_plugin(value: Any) -> bool:
+    return isinstance(value, dict) and "name" in value
+
+
 def _settings(part: str, value: Any) -> dict[str, Any]:
-    if isinstance(value, dict):
+    if _is_plugin(value):
         return {f"{part}:{value['name']}.{key}": setting for key, setting in flat(value).items()}
     return {part: value}
 

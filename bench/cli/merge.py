@@ -7,7 +7,7 @@ from bench import spec
 from bench.cells import expand
 from bench.cli.standing import agreement, command, of_no_cell, warn_of
 from bench.cli.study import copy_of
-from bench.cli.text import say, say_json, warn
+from bench.cli.text import counting, say, say_json, warn
 from bench.disk import write_whole
 from bench.errors import UsageError
 from bench.record import Store, studies
@@ -26,7 +26,7 @@ def merge_records(sources: list[Path], results: Path, json: bool) -> int:
         for one in (store, target):
             warn_of(one)
         files = _merge_files(store, results)
-        code |= bool(merged.differ or (files.differ and files.strangers))
+        code |= bool(merged.differ or merged.untrained or (files.differ and files.strangers))
         if json:
             head = {"from": str(store.folder), "into": str(target.folder), "study": store.study}
             told = {"study_files_differ": files.differ, "of_no_cell": files.strangers}
@@ -93,6 +93,12 @@ def _say(store: Store, merged: Merged, files: _Files, results: Path) -> None:
         say(f"  {cell} has other results: {', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''}", "red")
     if len(merged.differ) > SHOWN:
         say(f"  and {len(merged.differ) - SHOWN:,} more; --json lists all", "red")
+    if merged.trained:
+        say(f"  {counting(merged.trained, 'file')} of trained meta-parameters and checkpoints came too")
+    for cell in merged.untrained[:SHOWN]:
+        say(f"  {cell} comes without its trained meta-parameters: neither folder has them sound", "red")
+    if len(merged.untrained) > SHOWN:
+        say(f"  and {len(merged.untrained) - SHOWN:,} more; --json lists all", "red")
     if merged.repeated:
         say(f"  the other records: {results / store.study / 'repeated'}")
     if files.differ:

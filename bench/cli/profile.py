@@ -8,6 +8,7 @@ from bench.cli.text import say, say_json, warn
 from bench.cli.warm import compiled_cells
 from bench.compiled.profile import Profile, profile
 from bench.failures import classify
+from bench.start import located
 
 BELOW = (
     "Below 1: alone, each matrix product is called from Python, and small ones take longer in that way than "
@@ -25,7 +26,7 @@ def show_profile(study: str, results: Path, json: bool) -> int:
     for name, cell in cells.items():
         try:
             with inputs.conditions(cell.description):
-                found[name] = profile(inputs.prepare(cell.description))
+                found[name] = profile(inputs.prepare(located(cell.description, results)))
         except Exception as error:  # noqa: BLE001  a plugin may raise anything, and the others go on
             warn(f"{name} cannot be profiled: {classify(error)[1]['message']}")
             continue

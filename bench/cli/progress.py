@@ -33,6 +33,10 @@ class Display(Protocol):
         """One more cell is done."""
         ...
 
+    def inside(self, text: str) -> None:
+        """How far a cell is that takes steps."""
+        ...
+
 
 class Bar:
     """A live bar: count, rate, failures, time spent and time left."""
@@ -43,6 +47,7 @@ class Bar:
         self._progress = Progress(
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[inside]}"),
             TextColumn("{task.fields[rate]}"),
             TextColumn("[red]{task.fields[failed]}"),
             TimeElapsedColumn(),
@@ -52,7 +57,7 @@ class Bar:
             expand=True,
             speed_estimate_period=MEMORY_S,
         )
-        self._task = self._progress.add_task("", total=total, rate="", failed="")
+        self._task = self._progress.add_task("", total=total, rate="", failed="", inside="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -69,7 +74,11 @@ class Bar:
         done = self._progress.tasks[0].completed + 1
         text = f"{self._failed} failed" if self._failed else ""
         rate = _rate(done, time.monotonic() - self._started)
-        self._progress.update(self._task, advance=1, rate=rate, failed=text)
+        self._progress.update(self._task, advance=1, rate=rate, failed=text, inside="")
+
+    def inside(self, text: str) -> None:
+        """How far a cell is that takes steps."""
+        self._progress.update(self._task, inside=text)
 
 
 class Lines:
@@ -98,6 +107,9 @@ class Lines:
             f"{self._done}/{self._total} ({100 * self._done // self._total} %)  {_rate(self._done, spent)}  "
             f"{self._failed} failed  {duration(spent)} spent  {duration(left)} left"
         )
+
+    def inside(self, text: str) -> None:
+        """A log is for what is done."""
 
 
 def display(console: Console, total: int) -> Display:

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.cells import Cell, expand
+from bench.cells import Cell, canonical, expand
 from bench.cli.label import label, varying
 from bench.cli.progress import display
 from bench.cli.standing import (
@@ -25,6 +25,7 @@ from bench.errors import UsageError
 from bench.launch import run_cells, some, todo
 from bench.record import Record, Store
 from bench.spec import Spec
+from bench.start import located
 
 INTERRUPTED = 130
 SHOWN_FAILURES = 3  # as they happen, to stop a faulty study early; the summary tells all
@@ -47,6 +48,8 @@ def run_study(
     _announce(before, pending, jobs)
     if prefix is None:
         say_strangers(len(before.strangers))
+    for description in {canonical(c.description.get("start")): c.description for c in pending}.values():
+        located(description, results)  # else every one of its cells would be declined
     if pending:
         keep_copy(spec, results)
         started = time.monotonic()
@@ -107,6 +110,8 @@ def _run(spec: Spec, store: Store, pending: list[Cell], jobs: int, force: bool) 
 
         def on_event(kind: str, cell: Cell, record: Record | None) -> None:
             nonlocal failures
+            if kind == "progress" and record is not None:
+                shown.inside(f"step {record['done']:,} of {record['steps']:,}")
             if kind != "done" or record is None:
                 return
             failed = record["status"] not in FINE

@@ -9,6 +9,7 @@ from bench.cli.assumptions import assumption_lines
 from bench.cli.certified import certified_lines
 from bench.cli.kernels import kernel_lines
 from bench.cli.label import flat
+from bench.cli.learning import curve_lines, file_lines, test_lines
 from bench.cli.standing import FINE
 from bench.cli.text import columns, duration, number, say, say_json, size
 from bench.errors import UsageError
@@ -45,7 +46,7 @@ def show_record(prefix: str, results: Path, study: str | None, json: bool) -> No
     )
     say(f"started {record['started']}, took {duration(record['seconds'])}; to run it again:")
     say(f"  {again}")
-    for title, lines in _sections(record):
+    for title, lines in _sections(record, results / name):
         if lines:
             say()
             say(title, style="bold")
@@ -61,11 +62,14 @@ def rerun(study: str, cell: str, results: Path) -> str:
     return shlex.join(["metabench", "run", study, *where, "--cell", cell, "--force"])
 
 
-def _sections(record: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    accuracy = record.get("accuracy")
+def _sections(record: dict[str, Any], folder: Path) -> list[tuple[str, list[str]]]:
+    accuracy, training = record.get("accuracy"), record.get("train")
     return [
         ("why it is not ok", _reason(record)),
         ("settings", columns((k, _words(v)) for k, v in sorted(flat(_settings(record)).items(), key=_place))),
+        ("learning curve, means with 95 % intervals", curve_lines(training) if training else []),
+        ("test, means with 95 % intervals", test_lines(training) if training else []),
+        ("trained meta-parameters", file_lines(folder, record)),
         ("per task", _tasks(accuracy) if accuracy else []),
         ("numerics per task", _numerics(record.get("numerics") or {})),
         ("assumptions, violated at", assumption_lines(record.get("assumptions") or {})),

@@ -33,8 +33,11 @@ def verify(
 ) -> None:
     """Read every record of a study in full: its checksum, its form, and that its id is its cell's.
 
+    Of trainings also the files of meta-parameters: that they are there, and what they were.
+
     Exits with 0 if the store is sound, or was made so by --repair, which says what `run` will run again; with
-    1 if something is damaged; with 3 if there are no records. Litter and older copies do no harm.
+    1 if something is damaged, or trained meta-parameters are missing; with 3 if there are no records. Litter
+    and older copies do no harm.
     """
     from bench.cli.verify import verify_records
 
@@ -62,7 +65,8 @@ def merge(
 
     A cell with two records keeps the better one (ok, then measured, then that of DIR); the other goes to
     repeated/. Exits with 1 if the two have other results (status, meta-gradient, errors or
-    calls), or if the study files differ and records belong to no cell of the one that DIR has.
+    calls), if a record's trained meta-parameters are in neither folder, or if the study files differ and
+    records belong to no cell of the one that DIR has.
     """
     from bench.cli.merge import merge_records
 
@@ -79,6 +83,7 @@ def gc(
 ) -> None:
     """Remove what dead processes have left: writes cut off, empty folders, the folders of old jobs.
 
+    Of finished trainings also their checkpoints, and files of meta-parameters that no record names.
     Never a record, nor what was set aside, nor the folder of jobs that Slurm lists. Where Slurm does not
     answer, job folders with claims younger than 30 days stay.
     """

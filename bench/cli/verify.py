@@ -25,6 +25,7 @@ def verify_records(study: str, repair: bool, results: Path, json: bool) -> int:
                 "notes": verdict.notes,
                 "repaired": store.set_aside,
                 "left": [str(path) for path in verdict.left] if repair else [],
+                "train_again": sorted(verdict.untrained),
             }
         )
     else:
@@ -42,6 +43,13 @@ def verify_records(study: str, repair: bool, results: Path, json: bool) -> int:
                 say(f"  {cell}")
             if len(verdict.lost) > SHOWN:
                 say(f"  and {len(verdict.lost) - SHOWN:,} more; --json lists all")
+        if verdict.untrained:
+            cells = counting(len(verdict.untrained), "cell")
+            say(f"{cells} without the meta-parameters that were trained; the records are kept:", "bold")
+            for cell in sorted(verdict.untrained)[:SHOWN]:
+                say(f"  {command('run', study, results)} --cell {cell} --force")
+            if len(verdict.untrained) > SHOWN:
+                say(f"  and {len(verdict.untrained) - SHOWN:,} more; --json lists all")
         if verdict.damaged and not repair:
             say(f"next: {command('verify', study, results)} --repair")
         elif verdict.lost:
@@ -53,7 +61,7 @@ def verify_records(study: str, repair: bool, results: Path, json: bool) -> int:
         say(f"{store.study}: {len(verdict.cells):,} cells with a sound record; {sound}", "bold")
     if not verdict.cells and not verdict.damaged:
         return NOTHING
-    return 1 if verdict.left or (verdict.damaged and not repair) else 0
+    return 1 if verdict.left or verdict.untrained or (verdict.damaged and not repair) else 0
 
 
 def _say(damaged: list[tuple[Path, str]], repaired: list[str]) -> None:

@@ -16,7 +16,7 @@ from bench.compiled import Engine
 from bench.compiled.kernel import Kernel
 
 # What a kernel does not depend on.
-_FREE = ("seed", "split", "passes", "repeats", "contract")
+_FREE = ("seed", "split", "passes", "repeats", "contract", "start")
 
 
 def warm_study(study: str, results: Path, json: bool) -> int:
@@ -84,9 +84,10 @@ def compiled_cells(study: str, results: Path) -> dict[str, Cell]:
 
 
 def _build(cell: Cell) -> dict[str, Kernel]:
-    with inputs.conditions(cell.description):
+    description = {key: value for key, value in cell.description.items() if key != "start"}
+    with inputs.conditions(description):
         try:
-            prepared = inputs.prepare(cell.description)
+            prepared = inputs.prepare(description)
             prepared.run()
         except Declined as declined:
             return _nothing(f"declined: {declined}")

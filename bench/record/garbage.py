@@ -8,8 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.disk import LITTER_AGE_S, failed, litter, names
+from bench.record import trained
+from bench.record.form import MEASURED
+from bench.record.repeated import readable
+from bench.record.store import Store
 
-FOLDERS = ("records", "repeated", "set_aside", "jobs")  # those that a store makes where it needs them
+FOLDERS = (
+    "records",
+    "repeated",
+    "set_aside",
+    "jobs",
+    trained.FOLDER,
+)  # those that a store makes where it needs them
 DAY_S = 86400.0
 
 
@@ -26,14 +36,16 @@ def find_garbage(root: Path, days: float) -> list[Garbage]:
     """All garbage in the studies under ``root``.
 
     Job folders count once nothing in them was written for ``days``: a job that runs touches its claim. One
-    that waits does not, so that the queue is to be asked before they are removed.
+    that waits does not, so that the queue is to be asked before they are removed. Of trainings that are
+    finished: their checkpoints, and files that no record names.
     """
     found = []
     for study in (root / name for name in names(root)):
         if not study.is_dir():
             continue
-        for folder in (study, study / "records", study / "repeated"):
+        for folder in (study, study / "records", study / "repeated", study / trained.FOLDER):
             found += [Garbage(p, _size(p), "a write that was cut off") for p in litter(folder)]
+        found += _of_trainings(Store(root, study.name, moves=False), days)
         for job in names(study / "jobs"):
             age = _age(study / "jobs" / job) / DAY_S
             if age > days:
@@ -45,6 +57,25 @@ def find_garbage(root: Path, days: float) -> list[Garbage]:
             empty.append(study)
         found += [Garbage(p, 0, "an empty folder") for p in empty if _age(p) > LITTER_AGE_S]
     return found
+
+
+def _of_trainings(store: Store, days: float) -> Iterator[Garbage]:
+    """Of a cell without a finished record, which may lie elsewhere or be yet to come, after ``days``."""
+    files, checkpoints = trained.finished(store.folder), trained.checkpoints(store.folder)
+    cells = {one.cell_id for one in files} | checkpoints.keys()
+    records = {r["id"]: r for r in store.each(cells.__contains__)} if cells else {}
+    named = {path for r in records.values() if (path := trained.file_of(store.folder, r))}
+    others = (record for _, record in readable(store.folder)) if cells else ()
+    named |= {path for r in others if (path := trained.file_of(store.folder, r))}
+    for one in files:
+        known = records.get(one.cell_id, {}).get("status") in MEASURED
+        if one.path not in named and _age(one.path) > (LITTER_AGE_S if known else days * DAY_S):
+            yield Garbage(one.path, _size(one.path), "meta-parameters that no record names")
+    for cell_id, path in checkpoints.items():
+        known = records.get(cell_id, {}).get("status") in MEASURED
+        if _age(path) > (LITTER_AGE_S if known else days * DAY_S):
+            why = "its cell is finished" if known else f"no sign of life for {_age(path) / DAY_S:.0f} days"
+            yield Garbage(path, _size(path), f"a checkpoint: {why}")
 
 
 def remove(garbage: Garbage) -> bool:

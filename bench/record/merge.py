@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from bench.disk import failed
+from bench.record import trained
 from bench.record.compaction import PART_RECORDS
-from bench.record.form import Record, UnreadableError, parse, text_of
-from bench.record.loose import read_text
+from bench.record.form import MEASURED, Record, parse, text_of
 from bench.record.parquet import Row, as_tables, merged_row, write_part
-from bench.record.repeated import COMPARED, add_repeated, differences, repeated_names
+from bench.record.repeated import add_repeated, differences, readable, results
 from bench.record.store import Store
 
 
@@ -21,12 +21,15 @@ class Merged:
 
     ``new`` cells, the ``same`` records, ``repeated`` ones of cells that had another. ``differ`` lists those
     of the repeated whose deterministic results are not the same: cell, and the keys in which they differ.
+    ``trained`` files came too; of the cells ``untrained`` the record names one that neither store has sound.
     """
 
     new: int = 0
     same: int = 0
     repeated: int = 0
     differ: list[tuple[str, list[str]]] = field(default_factory=list)
+    trained: int = 0
+    untrained: list[str] = field(default_factory=list)
 
 
 def merge(source: Store, target: Store) -> Merged:
@@ -37,35 +40,52 @@ def merge(source: Store, target: Store) -> Merged:
     """
     merged, there = Merged(), target.ids()
     both = there.keys() & source.ids().keys()
-    new = ((text, record) for text, record in source.texts() if record["id"] not in there)
+    trainings: dict[str, Record] = {}
+    new = _noting(((text, record) for text, record in source.texts() if record["id"] not in there), trainings)
     fresh: dict[str, int] = {}
     while write_part(target.folder, as_tables(_rows(new, fresh))) is not None:
         pass
     # Others have written or merged meanwhile, and did not see what was brought in just now.
     raced = _raced(target, fresh)
     merged.new = len(fresh) - len(raced)
-    known = {r["id"]: (_hash(r), _hash(_compared(r))) for r in target.each((both | raced).__contains__)}
+    known = {r["id"]: (_hash(r), _hash(results(r))) for r in target.each((both | raced).__contains__)}
     beaten: dict[str, list[Record]] = {}
     for cell_id, text in target.parts.merged(raced):
         record = parse(text, cell_id)
         if cell_id in known and _hash(record) != known[cell_id][0]:
             beaten.setdefault(cell_id, []).append(record)
     try:
-        for text, record in source.texts(known.__contains__):
+        for text, record in _noting(source.texts(known.__contains__), trainings):
             cell_id = record["id"]
-            whole, results = known[cell_id]
+            whole, known_results = known[cell_id]
             others = [record] if _hash(record) != whole else beaten.get(cell_id, [])
             merged.same += not others
             merged.repeated += bool(others)
             for other in others:
                 first = target.read(cell_id) or {}
                 target.put(cell_id, text if other is record else text_of(other), weigh=True)
-                if _hash(_compared(other)) != results:
+                if _hash(results(other)) != known_results:
                     merged.differ.append((cell_id, differences(first, other)))
         _add_repeated(source, target)
+        statuses = target.ids()
+        at_work = [i for i in trained.checkpoints(source.folder) if statuses.get(i) not in MEASURED]
+        merged.trained = trained.bring(source.folder, target.folder, at_work)
+        merged.untrained = [
+            cell_id for cell_id, record in trainings.items() if trained.missing(target.folder, record)
+        ]
     except OSError as error:
         raise failed("write", target.folder, error) from error
     return merged
+
+
+def _noting(
+    texts: Iterator[tuple[bytes, Record]], trainings: dict[str, Record]
+) -> Iterator[tuple[bytes, Record]]:
+    """The same, and into ``trainings`` goes of each record that names a file of meta-parameters its name."""
+    for text, record in texts:
+        if (record.get("train") or {}).get("file"):
+            trainings[record["id"]] = {"train": {"file": record["train"]["file"]}}
+        yield text, record
 
 
 def _rows(new: Iterator[tuple[bytes, Record]], fresh: dict[str, int]) -> Iterator[Row]:
@@ -84,19 +104,9 @@ def _raced(target: Store, fresh: dict[str, int]) -> set[str]:
 
 
 def _add_repeated(source: Store, target: Store) -> None:
-    for name in repeated_names(source.folder):
-        cell_id = name.partition(".")[0]
-        try:
-            text = read_text(source.folder / "repeated" / name)
-            record = text and parse(text.content, cell_id)
-        except UnreadableError:  # `metabench verify` tells of it
-            continue
-        if text and record != target.read(cell_id):
-            add_repeated(target.folder, cell_id, text.content)
-
-
-def _compared(record: Record) -> Record:
-    return {key: record.get(key) for key in COMPARED}
+    for text, record in readable(source.folder):
+        if record != target.read(record["id"]):
+            add_repeated(target.folder, record["id"], text)
 
 
 def _hash(record: Record) -> bytes:

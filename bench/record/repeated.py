@@ -6,19 +6,29 @@ repeated/<id>.<hex>.taken                                       as among loose r
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bench.disk import beside, names, sync_folder, write_new
-from bench.record.form import Record
-from bench.record.loose import JSON, TAKEN
+from bench.record.form import Record, UnreadableError, parse
+from bench.record.loose import JSON, TAKEN, read_text
 
-COMPARED = ("status", "calls", "accuracy")  # what the same cell gives again, unlike times and memory
+_COMPARED = ("status", "calls", "accuracy")
+_TRAINED = ("curve", "evaluations", "file")
+
+
+def results(record: Record) -> Record:
+    """What the same cell gives again, unlike times and memory."""
+    training = record.get("train") or {}
+    found = {name: record.get(name) for name in _COMPARED}
+    return found | {"train": {name: training.get(name) for name in _TRAINED}}
 
 
 def differences(one: Record, other: Record) -> list[str]:
     """Which of the deterministic results of two records of a cell differ, as dotted keys."""
-    return [key for name in COMPARED for key in _differences(name, one.get(name), other.get(name))]
+    first, second = results(one), results(other)
+    return [key for name in first for key in _differences(name, first[name], second[name])]
 
 
 def add_repeated(folder: Path, cell_id: str, content: bytes) -> Path:
@@ -40,6 +50,17 @@ def keep_repeated(folder: Path, file: Path, cell_id: str) -> Path:
 def repeated_names(folder: Path) -> list[str]:
     """The files of repeated records in the folder of a study, by cell."""
     return [name for name in names(folder / "repeated") if name.endswith((f".{JSON}", f".{TAKEN}"))]
+
+
+def readable(folder: Path) -> Iterator[tuple[bytes, Record]]:
+    """The repeated records of a study that can be read, each with its text; `verify` tells of the others."""
+    for name in repeated_names(folder):
+        try:
+            text = read_text(folder / "repeated" / name)
+            if text is not None:
+                yield text.content, parse(text.content, name.partition(".")[0])
+        except UnreadableError:
+            continue
 
 
 def _place(folder: Path, cell_id: str, content: bytes) -> Path:

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Annotated, Any, NotRequired
 
-from pydantic import AfterValidator, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import AfterValidator, FiniteFloat, StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+FINISHED = r"([\w-]+)\.([0-9a-f]{16})\.npz"  # of a training: cell, and how the SHA-256 of its file begins
 Values = list[bool | FiniteFloat | None]
 
 
@@ -98,6 +99,34 @@ class Certified(TypedDict):
     tasks: list[dict[str, Any]]
 
 
+class Summary(TypedDict):
+    mean: float | None
+    deviation: float | None
+    half_width: float | None
+
+
+class Evaluation(TypedDict):
+    step: int
+    split: str
+    n_tasks: int
+    loss: Summary
+    accuracy: Summary | None
+
+
+class TrainedFile(TypedDict):
+    name: Annotated[str, StringConstraints(pattern=f"^{FINISHED}$")]
+    sha256: str
+
+
+class Trained(TypedDict):
+    steps: int
+    resumed_at: int
+    seconds_per_step: float | None
+    curve: dict[str, list[float | None]]
+    evaluations: list[Evaluation]
+    file: TrainedFile | None
+
+
 class Assumptions(TypedDict):
     steps: list[int]
     sizes: dict[str, list[Values]]
@@ -138,6 +167,7 @@ class Shape(TypedDict):
     tensor_bytes: NotRequired[Annotated[dict[str, Any], AfterValidator(_has("peak", "meter"))] | None]
     resident: NotRequired[Annotated[dict[str, Any], AfterValidator(_has("growth_bytes"))] | None]
     certified: NotRequired[Certified | None]
+    train: NotRequired[Trained | None]
     numerics: NotRequired[dict[str, Any] | None]
     assumptions: NotRequired[Annotated[Assumptions, AfterValidator(_one_a_point)] | None]
     calls: NotRequired[dict[str, int] | None]

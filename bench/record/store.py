@@ -11,7 +11,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from bench.disk import Stamp, StoreError, beside, create, litter, stamp_of, sync_folder, write_new
-from bench.record import compaction, fallback
+from bench.record import compaction, fallback, trained
 from bench.record.aside import Aside, Fate
 from bench.record.form import Record, UnreadableError, parse, rank, status_in, text_of
 from bench.record.loose import ALWAYS, Loose, read_text, take
@@ -163,7 +163,7 @@ class Store:
 
     def discard_litter(self) -> None:
         """Remove temporary files whose writer died long ago."""
-        for folder in (self.folder, self.loose.folder):
+        for folder in (self.folder, self.loose.folder, self.folder / trained.FOLDER):
             for path in litter(folder):
                 with suppress(OSError):  # gone, or not ours to remove: it does no harm
                     path.unlink()
@@ -203,6 +203,10 @@ class Store:
         if saved:
             then = f"what can be read of it is now in {saved}, other cells will be run again"
         return self._aside.put(path, why, then, lambda: take_part(path, stamp))
+
+    def put_file_aside(self, path: Path, why: str, then: str) -> Fate:
+        """Move another damaged file to where nothing reads it."""
+        return self._aside.put(path, why, then, lambda: path)
 
     def _loose(
         self, make: Callable[[bytes, str], T], wanted: Callable[[str], bool] | None = None

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from bench.cells import cell_id
 from bench.disk import names, stamp_of
+from bench.record import trained
 from bench.record.aside import Fate
 from bench.record.form import UnreadableError, parse
 from bench.record.loose import TAKEN, read_text
@@ -16,11 +17,14 @@ from bench.record.parquet import intact, part_paths, row_groups, tables
 from bench.record.repeated import repeated_names
 from bench.record.store import Store
 
+_TRAINING = b'\n "train": {'  # as a record's text has it, keys sorted: see `bench.record.form.text_of`
+
 
 @dataclass
 class Verdict:
     """What a store holds: ``records`` of ``cells`` cells that are sound, and what is not.
 
+    Of the cells ``untrained`` the record is sound, but not the file of meta-parameters that it names.
     ``damaged`` has (file, what is wrong with it), ``left`` those of them that were not moved away, ``notes``
     what does no harm. ``lost`` are the cells without a sound record, which are to be run again; those of
     a part that cannot be opened are not among them.
@@ -32,10 +36,12 @@ class Verdict:
     left: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     lost: set[str] = field(default_factory=set)
+    untrained: set[str] = field(default_factory=set)
+    trainings: set[str] = field(default_factory=set)  # cells with a sound record of one
 
 
 def verify(store: Store, repair: bool = False) -> Verdict:
-    """Look at every record of ``store``.
+    """Look at every record of ``store``, and at the files that trainings have left.
 
     With ``repair`` what is damaged is moved to ``set_aside/``, after what is sound of a part was saved.
     """
@@ -44,6 +50,7 @@ def verify(store: Store, repair: bool = False) -> Verdict:
     for path in part_paths(store.folder):
         _verify_part(store, path, verdict, repair)
     _verify_repeated(store, verdict, repair)
+    _verify_trained(store, verdict, repair)
     verdict.lost -= verdict.cells
     if verdict.records > len(verdict.cells):
         verdict.notes.append(
@@ -95,10 +102,11 @@ def _verify_file(store: Store, path: Path, verdict: Verdict, repair: bool) -> st
             if text is None:  # compacted
                 return ""
             wrong = fault(text.content, path.name.partition(".")[0])
+            if wrong is None:
+                _note_training(text.content, path.name.partition(".")[0], verdict)
+                return None
         except UnreadableError as error:
             wrong = str(error)
-        if wrong is None:
-            return None
         fate = store.put_record_aside(path, wrong, text and text.digest()) if repair else Fate.STAYS
         if fate is not Fate.CHANGED:  # else it is to be looked at again
             verdict.damaged.append((path, wrong))
@@ -118,9 +126,11 @@ def _verify_part(store: Store, path: Path, verdict: Verdict, repair: bool) -> No
             if isinstance(table, UnreadableError):
                 wrong.append(str(table))
                 continue
-            for cell, why in zip(table.column("id").to_pylist(), faults, strict=True):
+            rows = zip(*(table.column(c).to_pylist() for c in ("id", "json")), faults, strict=True)
+            for cell, text, why in rows:
                 if why is None:
                     cells.append(cell)
+                    _note_training(text.encode(), cell, verdict)
                 else:
                     wrong.append(f"holds a record of {cell} that {why}")
                     verdict.lost.add(cell)
@@ -161,3 +171,47 @@ def _verify_repeated(store: Store, verdict: Verdict, repair: bool) -> None:
         found += _verify_file(store, store.folder / "repeated" / name, verdict, repair) is None
     if found:
         verdict.notes.append(f"{found:,} records of cells that have one, in {store.folder / 'repeated'}")
+
+
+def _note_training(text: bytes, cell: str, verdict: Verdict) -> None:
+    if _TRAINING in text:
+        verdict.trainings.add(cell)
+
+
+def _verify_trained(store: Store, verdict: Verdict, repair: bool) -> None:
+    """The files that the records which count name, then all others."""
+    reader = Store(store.root, store.study, moves=False)
+    named: dict[Path, str] = {}
+    for record in reader.each(verdict.trainings.__contains__) if verdict.trainings else ():
+        path = trained.file_of(store.folder, record)
+        if path is None:
+            continue
+        named[path] = record["id"]
+        if wrong := trained.missing(store.folder, record):
+            wrong += f": the meta-parameters of cell {record['id']}"
+            verdict.untrained.add(record["id"])
+            _damaged_training(store, path, wrong, "train the cell again", verdict, repair)
+    others = 0
+    for path, _, digest in trained.finished(store.folder):
+        if path in named:
+            continue
+        if wrong := trained.fault(path, digest):
+            _damaged_training(store, path, wrong, "no record names it", verdict, repair)
+        else:
+            others += 1
+    if others:
+        verdict.notes.append(f"{others:,} files of meta-parameters that no record names")
+    checkpoints = trained.checkpoints(store.folder)
+    for path in checkpoints.values():
+        if wrong := trained.fault(path):
+            _damaged_training(store, path, wrong, "its cell will be trained from the start", verdict, repair)
+    if checkpoints:
+        verdict.notes.append(f"{len(checkpoints):,} checkpoints of trainings")
+
+
+def _damaged_training(
+    store: Store, path: Path, wrong: str, then: str, verdict: Verdict, repair: bool
+) -> None:
+    verdict.damaged.append((path, wrong))
+    if repair and path.exists() and store.put_file_aside(path, wrong, then) is Fate.STAYS:
+        verdict.left.append(path)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from bench.testing.battery import Check
 from bench.testing.linear_solvers import check_linear_solver, check_preconditioner
 from bench.testing.methods import check_method
+from bench.testing.outer import check_outer_optimizer
 from bench.testing.parts import check_curvature, check_inner_solver
 from bench.testing.problems import check_problem
 
@@ -20,6 +21,7 @@ __all__ = [
     "check_inner_solver",
     "check_linear_solver",
     "check_method",
+    "check_outer_optimizer",
     "check_preconditioner",
     "check_problem",
 ]
@@ -31,4 +33,5 @@ CHECKS: dict[str, Callable[..., list[Check]]] = {
     "problem": check_problem,
     "inner": check_inner_solver,
     "curvature": check_curvature,
+    "outer": check_outer_optimizer,
 }
