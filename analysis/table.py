@@ -57,6 +57,7 @@ _NUMBERS += [f"{kind}.{r}" for r in REFERENCES for kind in ("error", "cosine", "
 _RATIOS = ("ratio", "relative", "control_ratio")
 _NUMBERS += [f"time.{k}{end}" for k in _RATIOS for end in ("", "_low", "_high")]
 _NUMBERS += ["time.median_s", "time.low_s", "time.high_s", "time.reference_median_s", "time.rounds"]
+_NUMBERS += ["time.cpu_s", "time.cpu_low_s", "time.cpu_high_s"]
 _NUMBERS += ["tensor_bytes.peak", "tensor_bytes.n_params", "resident.growth_bytes", "resident.peak_bytes"]
 _NUMBERS += ["calls.derivatives", "certified.rounding", *training.TESTS]
 _NUMBERS += [f"certified.{part}.{r}" for part in ("rounding", "truncation") for r in REFERENCES]
@@ -279,6 +280,9 @@ def _time(time: dict[str, Any]) -> dict[str, float]:
     own = stats.bootstrap(samples)
     found = {"time.median_s": own.median, "time.low_s": own.low, "time.high_s": own.high}
     found["time.rounds"] = len(samples)
+    if cpu := time.get("cpu_s"):
+        spent = stats.bootstrap(np.array(cpu, dtype=float))
+        found |= {"time.cpu_s": spent.median, "time.cpu_low_s": spent.low, "time.cpu_high_s": spent.high}
     for name, values in (("ratio", samples), ("control_ratio", control)):
         if len(reference) and len(values) == len(reference):
             paired = stats.bootstrap(values / reference)

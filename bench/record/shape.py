@@ -84,11 +84,13 @@ class Time(TypedDict):
     samples_s: list[FiniteFloat]
     reference_s: list[FiniteFloat]
     control_s: list[FiniteFloat]
+    cpu_s: NotRequired[list[FiniteFloat]]
     reference: Named
 
 
 def _rounds(time: Time) -> Time:
-    _as_long((key, time[key]) for key in ("samples_s", "reference_s", "control_s"))
+    keys = ("samples_s", "reference_s", "control_s", "cpu_s")
+    _as_long((key, values) for key in keys if (values := time.get(key)) is not None)
     if not time["samples_s"]:
         raise ValueError("has no samples")
     return time
