@@ -39,13 +39,12 @@ class Reached(NamedTuple):
     target: float
     steps: int | None
     error: stats.Interval | None
-    rows: pd.DataFrame  # those with that K
+    cells: pd.DataFrame  # those with that K
     why: str = ""
 
     def cost(self, metric: Metric) -> stats.Interval:
         """The median over cells, bootstrapped over seeds; a single cell has its own interval."""
-        cells = self.rows.drop_duplicates("id")
-        known = cells[cells[metric.column].notna()]
+        known = self.cells[self.cells[metric.column].notna()]
         found = stats.hierarchical(
             known[metric.column].to_numpy(dtype=float), known["seed"].to_numpy(dtype=float)
         )
@@ -56,24 +55,23 @@ class Reached(NamedTuple):
 
     def ratio(self, other: "Reached", metric: Metric) -> stats.Interval:
         """The cost as a multiple of ``other``'s on the same seed: the median over seeds."""
-        ours, theirs = (
-            one.rows.drop_duplicates("id").groupby("seed")[metric.column].median().dropna()
-            for one in (self, other)
-        )
+        ours, theirs = (one.cells.groupby("seed")[metric.column].median().dropna() for one in (self, other))
         ratios = (ours / theirs).dropna()
         return stats.hierarchical(ratios.to_numpy(dtype=float), np.asarray(ratios.index, dtype=float))
 
 
 def prepared(frame: pd.DataFrame) -> pd.DataFrame:
-    """The cells of MAML and iMAML that were measured, with `FAMILY`, `OPTIMIZER`, `VARIANT` and `CALLS`."""
+    """What is needed of the tasks of MAML and iMAML: `FAMILY`, `OPTIMIZER`, `VARIANT`, error and `COSTS`."""
     here = frame[frame["method.name"].isin(FAMILIES) & frame[STEPS].notna()]
-    settings = sorted(c for c in here if str(c).startswith("method.") and c != "method.inner.steps")
+    settings = sorted(str(c) for c in here if str(c).startswith("method.") and c != "method.inner.steps")
     settings += ["dtype", "device", "threads", "engine"]
     absent = pd.Series(np.nan, index=here.index)
     kinds = ("derivatives", "inner_values")
     derivatives, values = (here.get(f"calls.{kind}", absent).astype("float64") for kind in kinds)
     texts = here[settings].astype("string").fillna("")
-    return here.assign(
+    costs = [c for m in COSTS[:-1] for c in (m.column, m.low, m.high) if c is not None]
+    kept = ["id", "status", "reason", "problem", "seed", STEPS, ERROR.column, "missing.implicit", *costs]
+    return here[kept].assign(
         **{
             FAMILY: here["method.name"].map(FAMILIES).astype("string"),
             OPTIMIZER: here.get("method.inner.name", absent).astype("string").map(pretty, na_action="ignore"),
@@ -133,7 +131,7 @@ def _reached(frame: pd.DataFrame, problem: str, family: str, optimizer: str, tar
             if error.n:
                 best = min(best, (error.median, int(str(steps))))
             if error.n and error.median < target:
-                found.append(Reached(*head, int(str(steps)), error, group))
+                found.append(Reached(*head, int(str(steps)), error, group.drop_duplicates("id")))
                 break
     if found:
         return fastest(found) or found[0]

@@ -43,7 +43,7 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
 def words(frame: pd.DataFrame) -> dict[str, str]:
     """What the caption takes from the records beyond every caption."""
     return {
-        "Statistic": f"{stats.STATISTIC} Multiples of gradient descent are medians over seeds of the quotient "
+        "Statistic": f"{stats.STATISTIC} Multiples of gradient descent are medians over seeds of quotients "
         "on the same seed. Cells that did not converge count: to stop after K steps is what is compared."
     }
 
@@ -98,7 +98,7 @@ def _row(one: Reached, shown: list[Metric]) -> dict[str, Any]:
     return {
         "method": one.optimizer, "color": _look(one.optimizer).color,
         "axes": [one.family, f"{100 * one.target:g} %", "" if one.steps is None else str(one.steps)],
-        "values": values, "n": _count(one) if one.error else "", "failed": one.why,
+        "values": values, "n": _count(one), "failed": one.why,
     }  # fmt: skip
 
 
@@ -130,8 +130,8 @@ def _answer(compared: list[list[Reached]]) -> str:
     ]
     if speeds:
         texts.append(
-            f"the fastest takes {units.digits(min(speeds))} to {units.digits(max(speeds))} times gradient descent's "
-            f"seconds where that reaches the error too ({len(speeds)} comparisons)"
+            f"the fastest takes {units.digits(min(speeds))} to {units.digits(max(speeds))} times gradient "
+            f"descent's seconds where that reaches the error too ({len(speeds)} comparisons)"
         )
     answer = "; ".join(texts)
     return f"{answer[:1].upper()}{answer[1:]}."
@@ -177,8 +177,7 @@ def _times(best: Reached, base: Reached) -> str:
 
 
 def _count(one: Reached) -> str:
-    tasks = one.error.n if one.error is not None else 0
-    return f"{tasks} tasks, {one.rows.loc[one.rows[ERROR.column].notna(), 'seed'].nunique()} seeds"
+    return "" if one.error is None else f"{one.error.n} tasks, {one.error.n_groups} seeds"
 
 
 def _look(optimizer: str) -> Style:
