@@ -16,7 +16,7 @@ from analysis.metrics import TENSOR_BYTES, Metric
 from analysis.style import Style
 from analysis.verdict import Item, Verdict
 
-LANE = 0.1  # inches of height of one optimizer
+LANE = 0.075  # inches of height of one optimizer
 LOOKS = {
     "gradient descent": Style("#000000", "o", "-", filled=False),
     "Nesterov": Style("#0072B2", "s", (0, (6, 1.5))),
@@ -36,7 +36,7 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
         "First figure: the median relative error to the exact implicit gradient against the time of one "
         "meta-gradient of all tasks, along the swept numbers of inner steps K, a curve for each optimizer; "
         "horizontal lines are the errors at which costs are compared. Second figure: each cost at the fewest "
-        "K that reach the error, as a multiple of gradient descent's at its own; no mark: not reached."
+        "K that reach the error, as a multiple of gradient descent's at its own; no mark: not reached, by one of them."
     )
 
 
