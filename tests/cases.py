@@ -58,6 +58,8 @@ METHODS = [
     MethodCase("maml-higher", {"inner": MOMENTUM}, "maml", True),
     MethodCase("maml-higher", {"inner": ADAM}, "maml"),
     MethodCase("shine"),
+    MethodCase("maml-line-search", {"inner": {"name": "armijo", "steps": 5}}, None, True),
+    MethodCase("maml-line-search", {"inner": {"name": "lbfgs", "steps": 4}}, None, True),
     MethodCase("fomaml"),
     MethodCase("fomaml", {"inner": {"name": "gradient_descent", "steps": 0}}, "maml", True),
     MethodCase("reptile"),

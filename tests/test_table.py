@@ -270,6 +270,7 @@ def test_costs_count_once_per_cell_and_a_single_cell_keeps_its_own_interval():
     samples = record["time"]["samples_s"]
     assert row["time.median_s"] == np.median(samples)
     assert row["time.median_s.n"] == 1
+    assert table.frame([record])["time.cpu_s"].tolist() == [np.median(record["time"]["cpu_s"])] * 4
     assert min(samples) <= row["time.median_s.low"] < row["time.median_s.high"] <= max(samples)
 
 
