@@ -45,14 +45,18 @@ IMAML_LOST = {
     "rounding": Why("r", "rounding, or the end of CG"),
     "failed": Why("f", "did not end"),
 }
-_MEASURED = ["error.implicit", "error.maml", "cosine.implicit", "cosine.maml", "stationarity"]
-_MEASURED += ["stats.linear_residual", "stats.linear_smallest_curvature", "how.implicit", "missing.implicit"]
+_NUMBERS = ["error.implicit", "error.maml", "cosine.implicit", "cosine.maml", "stationarity"]
+_NUMBERS += ["stats.linear_residual", "stats.linear_smallest_curvature"]
+_MEASURED = [*_NUMBERS, "how.implicit", "missing.implicit"]
 
 
 def measuring(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of cells that measure and were not declined, with every column that is looked at here."""
-    found = frame[(frame["passes"] != TRAIN) & (frame["status"] != "declined")] if len(frame) else frame
-    return found.reindex(columns=list(dict.fromkeys([*found.columns, "passes", *SETTING, *_MEASURED])))
+    columns = dict.fromkeys([*frame.columns, "passes", *SETTING, *_MEASURED])
+    found = frame.reindex(columns=list(columns))
+    found = found[(found["passes"] != TRAIN).fillna(True) & (found["status"] != "declined")]
+    text = {column: "string" for column in [*WHERE, "passes"] if column not in (RATE, STEPS)}
+    return found.astype(text | dict.fromkeys([RATE, CG, *_NUMBERS], "float64"))
 
 
 def pairs(frame: pd.DataFrame) -> pd.DataFrame:
@@ -63,7 +67,7 @@ def pairs(frame: pd.DataFrame) -> pd.DataFrame:
     that left no numbers, and an error that is not finite, are `LOST`.
     """
     here = measuring(frame)
-    here = here[here["passes"].str.contains("accuracy").fillna(False)]
+    here = here[here["passes"].str.contains("accuracy").fillna(False).astype(bool)]
     where = [*WHERE, "seed"]
     sides = {
         "maml": (where, here[here["method.name"] == "maml"]),

@@ -132,7 +132,9 @@ def _legend(found: pd.DataFrame) -> list[Any]:
 def _entry(mark: str, words: str) -> Line2D:
     weight = r"\bf" if mark.isupper() else r"\rm"
     marker = {EQUAL: "$=$", UNKNOWN: "$\\cdot$"}.get(mark, f"${weight}{{{mark}}}$")
-    return Line2D([], [], linestyle="None", marker=marker, color="black", markersize=5, markeredgewidth=0, label=words)
+    return Line2D(
+        [], [], linestyle="None", marker=marker, color="black", markersize=5, markeredgewidth=0, label=words
+    )
 
 
 def lettered(reasons: Iterable[tuple[str, str]]) -> str:

@@ -63,7 +63,9 @@ def no_prox(frame: pd.DataFrame) -> list[NoProx]:
     farther one."""
     here = atlas.measuring(frame)
     alone = here[(here["method.name"] == "imaml-no-prox") & here["meta_grad_norm"].notna()]
-    alone = alone.assign(**{RATE: alone.get("method.learning_rate")})
+    if alone.empty:
+        return []
+    alone = alone.assign(**{RATE: alone["method.learning_rate"].astype(float)})
     with_it = here[here["method.name"] == "imaml"]
     keys = ["problem", RATE, "dtype", STEPS, CG, "seed", "task"]
     pairs = alone.merge(with_it[[*keys, "error.implicit"]], on=keys, how="left", suffixes=("", ".with"))

@@ -61,9 +61,7 @@ def words(frame: pd.DataFrame) -> dict[str, str]:
 def draw(frame: pd.DataFrame) -> list[Figure]:
     """A map for each family of problems, then stationarity and direction."""
     pairs, found = _found(frame)
-    figures = [
-        atlas_map.draw(found[found["problem.name"] == name]) for name in atlas_map.families(found)
-    ]
+    figures = [atlas_map.draw(found[found["problem.name"] == name]) for name in atlas_map.families(found)]
     if not figures:
         figure, axes = panels.canvas(1, 1, [])
         axes[0, 0].set(xticks=[], yticks=[])
