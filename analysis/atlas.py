@@ -143,8 +143,7 @@ def _imaml_died(found: pd.DataFrame) -> pd.Series:
 
 
 def memory(frame: pd.DataFrame) -> pd.Series:
-    """MAML's peak of the tensor bytes to iMAML's by problem and K: neither the seed nor the inner step nor the
-    iterations of CG alter them."""
+    """MAML's peak of the tensor bytes to iMAML's by problem and K: seed, step and CG do not alter them."""
     here = table.cells(measuring(frame))
     peaks = here.pivot_table(index=["problem", STEPS], columns="method.name", values="tensor_bytes.peak")
     peaks = peaks.reindex(columns=["maml", "imaml"])
@@ -156,8 +155,8 @@ def settings(pairs: pd.DataFrame, memory: pd.Series) -> pd.DataFrame:
 
     ``ratio``, ``low``, ``high``: median over tasks and its interval; the ``winner`` is the nearer one where
     that is above or below 0 as a whole, else "neither"; NA where no task has an implicit gradient. ``why`` is
-    the commonest reason of the tasks that the loser lost; between equals that succeed "memory", where MAML takes `HEAVY` times iMAML's.
-    ``maml``, ``imaml``: median errors. ``n`` tasks of ``seeds`` seeds.
+    the commonest reason of the tasks that the loser lost; between equals that succeed "memory", where MAML
+    takes `HEAVY` times iMAML's. ``maml``, ``imaml``: median errors. ``n`` tasks of ``seeds`` seeds.
     """
     rows = []
     for key, tasks in pairs.groupby(SETTING, dropna=False, sort=True):
@@ -187,8 +186,7 @@ def _decided(here: pd.DataFrame, interval: stats.Interval, heavy: bool) -> dict[
 
 
 def succeeds(found: pd.DataFrame) -> pd.Series:
-    """For every setting with an implicit gradient "both", "maml", "imaml" or "none": whose median error is
-    at most `SUCCESS`."""
+    """Where there is an implicit gradient, "both", "maml", "imaml" or "none": whose error is a `SUCCESS`."""
     maml, imaml = (found[name] <= SUCCESS for name in ("maml", "imaml"))
     names = np.select([maml & imaml, maml, imaml], ["both", "maml", "imaml"], "none")
     return pd.Series(names, index=found.index, dtype="string").where(found["winner"].notna())

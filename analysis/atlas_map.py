@@ -15,6 +15,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from analysis import atlas, panels, style, units
 from analysis.atlas import CG, IMAML_LOST, MAML_LOST, RATE
+from analysis.labels import pretty
 from analysis.table import STEPS
 
 COLORS = mpl.colormaps["PuOr"]
@@ -27,7 +28,7 @@ EQUAL, UNKNOWN = "=", "·"
 def families(found: pd.DataFrame) -> list[str]:
     """The names of problems of which some setting has a winner or none, simplest first."""
     there = found.loc[found["winner"].notna(), "problem.name"].dropna().unique()
-    return sorted(map(str, there), key=style.problem_rank)
+    return sorted(map(str, there), key=lambda name: style.problem_rank(pretty(name)))
 
 
 def draw(found: pd.DataFrame) -> Figure:
@@ -81,11 +82,8 @@ def _panel(axes: Axes, here: pd.DataFrame) -> None:
         color = COLORS(0.5 + 0.5 * np.clip(row["ratio"] / MOST, -1, 1)) if known else "#eeeeee"
         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=color, edgecolor="white", linewidth=0.4))
         if known and failing:
-            axes.add_patch(
-                Rectangle(
-                    (x - 0.5, y - 0.5), 1, 1, fill=False, hatch=HATCH, edgecolor="#00000030", linewidth=0
-                )
-            )
+            look: dict[str, Any] = {"fill": False, "hatch": HATCH, "edgecolor": "#00000050", "linewidth": 0}
+            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, hatch_linewidth=0.35, **look))
         dark = known and abs(row["ratio"]) > 0.62 * MOST
         axes.text(
             x, y, letter(row), ha="center", va="center_baseline", fontsize=6.5,
@@ -123,9 +121,8 @@ def _legend(found: pd.DataFrame) -> list[Any]:
     handles: list[Any] = [_entry(mark, words) for mark, words in entries if mark in there]
     if not (known[["maml", "imaml"]].min(axis=1) <= atlas.SUCCESS).all():
         words = f"neither within {100 * atlas.SUCCESS:g} %"
-        handles.append(
-            Patch(facecolor="white", hatch=HATCH, edgecolor="#00000060", linewidth=0.3, label=words)
-        )
+        look: dict[str, Any] = {"facecolor": "white", "edgecolor": "#00000060", "linewidth": 0.3}
+        handles.append(Patch(hatch=HATCH, hatch_linewidth=0.35, label=words, **look))
     return handles
 
 

@@ -1,6 +1,6 @@
 """The answer of the atlas in words, every number with its interval and its n."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -25,11 +25,12 @@ def overall(pairs: pd.DataFrame, found: pd.DataFrame) -> list[Item]:
         items.append(Item("Which way a short outer step goes", "", _direction(pairs)))
     if items and (text := _memory(known)):
         items.append(Item("Memory", "", text))
-    unknown = ~pairs["known"]
-    if unknown.any():
-        tasks = pairs.drop_duplicates([*atlas.WHERE, "seed", "task"])
-        text = f"{_capital(atlas.share(~tasks['known']))} tasks have no implicit gradient (a kink, an indefinite "
-        text += "Hessian, lambda = 0), so there this criterion says nothing."
+    tasks = pairs.drop_duplicates([*atlas.WHERE, "seed", "task"])
+    if not tasks["known"].all():
+        text = (
+            f"{_capital(atlas.share(~tasks['known']))} tasks (one at several settings counts for each) have "
+        )
+        text += "no implicit gradient (a kink, an indefinite Hessian, lambda = 0): there nobody wins."
         items.append(Item("No winner", "", text))
     return items
 
@@ -101,14 +102,15 @@ def _direction(pairs: pd.DataFrame) -> str:
         tasks = pairs[pairs["known"]] if target == "implicit" else pairs
         parts = []
         for who, name in (("maml", "MAML"), ("imaml", "iMAML")):
-            values = tasks[f"{who}.cosine.{target}"].astype(float)
-            if values.notna().any():
-                interval = stats.hierarchical(values.to_numpy(), tasks["seed"].to_numpy())
-                uphill = atlas.share(values.dropna() < 0)
-                text = f"{name}'s {COSINES[target].describe(*interval[:3])} (uphill in {uphill} tasks)"
-                parts.append(text)
+            own = tasks.drop_duplicates([*atlas.WHERE, "seed", "task"]) if who == "maml" else tasks
+            own = own[own[f"{who}.cosine.{target}"].notna()]
+            values = own[f"{who}.cosine.{target}"]
+            if len(values):
+                interval = stats.hierarchical(values.to_numpy(), own["seed"].to_numpy())
+                text = f"{name}'s {COSINES[target].describe(*interval[:3])} (uphill in "
+                parts.append(f"{text}{atlas.share(values < 0)} tasks at a setting)")
         if parts:
-            texts.append(f"Of the steepest decrease of the query loss {what}: {', '.join(parts)}.")
+            texts.append(f"Of the steepest decrease of the query loss {what}, {'; '.join(parts)}.")
     return " ".join(texts)
 
 
@@ -125,7 +127,7 @@ def _memory(known: pd.DataFrame) -> str:
 
 
 def flips(found: pd.DataFrame) -> list[Item]:
-    """For each problem of ``found`` at each inner step: from which K on MAML is nearer, by iterations of CG."""
+    """For each problem at each inner step: from which K on MAML is nearer, by iterations of CG."""
     items = []
     turned = atlas.flips(found)
     for problem in sorted(turned["problem"].unique(), key=style.problem_rank):
@@ -138,24 +140,29 @@ def flips(found: pd.DataFrame) -> list[Item]:
                 for row in curve.to_dict("records")
             ]
             texts.append(f"inner step {units.digits(float(str(rate)))}: with CG {', '.join(parts)}")
-        largest = here["largest"].max()
-        text = f"{'; '.join(texts)}. Up to K = {largest:g}; {_counts(mine)}"
+        text = f"{'; '.join(texts)} (K up to {here['largest'].max():g}; {_tasks(mine)})."
         items.append(Item(f"{problem}: MAML is nearer", "", _capital(text)))
     return items
 
 
 def _counts(known: pd.DataFrame) -> str:
-    return (
-        f"Medians of {_span(known['n'])} tasks of {_span(known['seeds'])} seeds; a winner's 95 % interval "
-        "excludes equality."
-    )
+    return f"Medians over {_tasks(known)}."
+
+
+def _tasks(known: pd.DataFrame) -> str:
+    n, seeds = known["n"], known["seeds"]
+    many = [
+        f"{_span(values)} {what}{'' if values.max() == 1 else 's'}"
+        for values, what in ((n, "task"), (seeds, "seed"))
+    ]
+    return " of ".join(many)
 
 
 def beyond(frame: pd.DataFrame) -> list[Item]:
     """Early stopping, no proximal term, the inner step."""
     items = []
-    if texts := [_stopped(one) for one in stopping.stopped(frame)]:
-        items.append(Item("Early stopping as a regulariser", "", " ".join(texts)))
+    if stopped := stopping.stopped(frame):
+        items.append(Item("Early stopping as a regulariser", "", _stopped(stopped)))
     if texts := [_no_prox(one) for one in stopping.no_prox(frame)]:
         start = "What its inner loop minimises does not depend on theta: its exact gradient is 0. "
         items.append(Item("iMAML without proximal term", "", start + " ".join(texts)))
@@ -165,16 +172,24 @@ def beyond(frame: pd.DataFrame) -> list[Item]:
     return items
 
 
-def _stopped(one: stopping.Stopped) -> str:
-    gain = one.gain
-    steps = ", ".join(f"{k:g}" for k in sorted(set(one.steps)))
-    if set(one.steps) == {one.last}:
-        return f"On {one.problem} at step {units.digits(one.rate)} the most steps (K = {one.last}) are best."
-    told = "" if gain.low > 0 or gain.high < 0 else ", not told from 0"
-    return (
-        f"On {one.problem} at step {units.digits(one.rate)}, K = {steps} chosen on the other seeds instead of "
-        f"{one.last} lowers the query loss by {_percent(gain)}{told} ({_n(gain)})."
+def _stopped(found: list[stopping.Stopped]) -> str:
+    """How often it gains and loses, then where it does."""
+    gains, losses = (
+        [one for one in found if sign * one.gain.low > 0 and sign * one.gain.high > 0] for sign in (1, -1)
     )
+    counts = (wilson(len(some), len(found)) for some in (gains, losses))
+    text = (
+        "Where the most steps reach a stationary point, stopping earlier, at a K chosen on the other seeds, "
+    )
+    text += "lowers the query loss in {} and raises it in {} of {:,} problems and steps".format(
+        *counts, len(found)
+    )
+    told = [
+        f"on {one.problem} at step {units.digits(one.rate)}, K = {_listed(one.steps)} in place of {one.last} "
+        f"lowers it by {_percent(one.gain)} ({_n(one.gain)})"
+        for one in [*gains, *losses]
+    ]
+    return f"{text}{': ' if told else ''}{'; '.join(told)}."
 
 
 def _no_prox(one: stopping.NoProx) -> str:
@@ -182,12 +197,25 @@ def _no_prox(one: stopping.NoProx) -> str:
     if one.n:
         share = wilson(one.worse, one.n)
         error = ERRORS["implicit"].describe(*one.beside[:3])
-        beside = f", against {error} with the term, and farther in {share} of {one.n:,} tasks"
-    return (
+        beside = f", against {error} with the term, and farther in {share} of {one.n:,} tasks at a setting"
+    text = (
         f"On {one.problem} it returns one of length {_interval(one.length)}, at a relative error of "
         f"{ERRORS['implicit'].describe(*one.error[:3])} to that of the problem with the term{beside} "
         f"({_n(one.length)})."
     )
+    if one.stopped is not None:
+        gain = one.stopped.gain
+        told = "" if gain.low > 0 or gain.high < 0 else ", not told from 0"
+        text += (
+            f" Early stopping in place of the term (K = {_listed(one.stopped.steps)}, chosen on the other "
+            f"seeds, against K = {one.stopped.last} with it) lowers the query loss by {_percent(gain)}{told} "
+            f"({_n(gain)})."
+        )
+    return text
+
+
+def _listed(steps: Iterable[int]) -> str:
+    return " or ".join(f"{k:g}" for k in sorted(set(steps)))
 
 
 def _zero(tasks: pd.DataFrame) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import atlas, stats, training
-from analysis.atlas import CG, RATE, STATIONARY, WHERE
+from analysis.atlas import CG, RATE, STATIONARY
 from analysis.table import STEPS
 
 
@@ -28,23 +28,34 @@ def stopped(frame: pd.DataFrame) -> list[Stopped]:
     """
     here = atlas.measuring(frame)
     here = here[(here["method.name"] == "maml") & here["query_loss"].notna()]
-    here = here.drop_duplicates([*WHERE, "seed", "task"])
     found = []
     for (problem, rate), curve in here.groupby(["problem", RATE], sort=False):
+        losses = _losses(curve)
         last = int(curve[STEPS].max())
-        losses = curve.pivot_table(index=["seed", "task"], columns=STEPS, values="query_loss").dropna()
         end = curve.loc[curve[STEPS] == last, "stationarity"].median()
-        seeds = losses.index.get_level_values("seed")
-        if not end <= STATIONARY or seeds.nunique() < 2 or losses.shape[1] < 2:
-            continue
-        gains, chosen = pd.Series(np.nan, index=losses.index), []
-        for seed in seeds.unique():
-            best = losses[seeds != seed].mean().idxmin()
-            chosen.append(int(best))
-            gains[seeds == seed] = 1 - losses.loc[seeds == seed, best] / losses.loc[seeds == seed, last]
-        interval = stats.hierarchical(gains.to_numpy(), seeds.to_numpy())
-        found.append(Stopped(str(problem), float(rate), tuple(chosen), last, interval))
+        if end <= STATIONARY and losses.shape[1] > 1:
+            found += _chosen(str(problem), float(rate), losses, losses[last], last)
     return found
+
+
+def _losses(curve: pd.DataFrame) -> pd.DataFrame:
+    """Query losses: rows are tasks of seeds, columns are K."""
+    return curve.pivot_table(index=["seed", "task"], columns=STEPS, values="query_loss").dropna()
+
+
+def _chosen(problem: str, rate: float, losses: pd.DataFrame, end: pd.Series, last: int) -> list[Stopped]:
+    """What ``losses`` at the K chosen on other seeds gain on ``end``; nothing of a single seed."""
+    seeds = losses.index.get_level_values("seed")
+    if seeds.nunique() < 2:
+        return []
+    gains, steps = pd.Series(np.nan, index=losses.index), []
+    for seed in seeds.unique():
+        mine = seeds == seed
+        best = losses[~mine].mean().idxmin()
+        steps.append(int(str(best)))
+        gains[mine] = 1 - losses.loc[mine, best] / end.reindex(losses.index[mine])
+    interval = stats.hierarchical(gains.to_numpy(), seeds.to_numpy())
+    return [Stopped(problem, rate, tuple(steps), last, interval)]
 
 
 class NoProx(NamedTuple):
@@ -56,6 +67,7 @@ class NoProx(NamedTuple):
     beside: stats.Interval
     worse: int
     n: int
+    stopped: Stopped | None  # early stopping in place of the term, against the last K with it
 
 
 def no_prox(frame: pd.DataFrame) -> list[NoProx]:
@@ -68,15 +80,21 @@ def no_prox(frame: pd.DataFrame) -> list[NoProx]:
     alone = alone.assign(**{RATE: alone["method.learning_rate"].astype(float)})
     with_it = here[here["method.name"] == "imaml"]
     keys = ["problem", RATE, "dtype", STEPS, CG, "seed", "task"]
-    pairs = alone.merge(with_it[[*keys, "error.implicit"]], on=keys, how="left", suffixes=("", ".with"))
+    both = [*keys, "error.implicit", "query_loss"]
+    pairs = alone.merge(with_it[both], on=keys, how="left", suffixes=("", ".with"))
     found = []
     for problem, tasks in pairs.groupby("problem", sort=False):
         columns = ("meta_grad_norm", "error.implicit", "error.implicit.with")
         seeds = tasks["seed"].to_numpy()
         intervals = [stats.hierarchical(tasks[column].to_numpy(dtype=float), seeds) for column in columns]
-        both = tasks.dropna(subset=list(columns[1:]))
-        worse = int((both["error.implicit"] > both["error.implicit.with"]).sum())
-        found.append(NoProx(str(problem), *intervals, worse, len(both)))
+        told = tasks.dropna(subset=list(columns[1:]))
+        worse = int((told["error.implicit"] > told["error.implicit.with"]).sum())
+        last = int(tasks[STEPS].max())
+        end = tasks[tasks[STEPS] == last].set_index(["seed", "task"])["query_loss.with"]
+        early = []
+        if end.notna().any() and tasks[RATE].nunique() == tasks[CG].nunique() == 1:
+            early = _chosen(str(problem), float(tasks[RATE].iloc[0]), _losses(tasks), end, last)
+        found.append(NoProx(str(problem), *intervals, worse, len(told), early[0] if early else None))
     return found
 
 

@@ -313,16 +313,15 @@ def test_on_a_quadratic_winner_flip_and_instability_are_those_of_the_closed_form
             assert row["why"] == "unstable"
     turned = atlas.flips(found(records))
     stable = turned[turned[atlas.RATE] == rates[0]].set_index(atlas.CG)["flip"]
-    assert stable[1] <= stable[3]
-    assert pd.isna(stable[8])
+    assert stable[1] <= stable[3] <= stable[8]
     assert turned.loc[turned[atlas.RATE] == rates[1], "flip"].isna().all()  # 2.2 / L: never
 
 
 def test_an_indefinite_hessian_and_lambda_zero_are_named(tmp_path: Path) -> None:
-    network = 'network = {name = "mlp", hidden = [6], activation = "tanh"}'
+    network = 'network = {name = "mlp", hidden = [10, 10], activation = "tanh"}'
     records = cut_down(
         tmp_path,
-        f'problem = {{name = "sinusoid", strength = [0.0, 0.3], {network}}}\nseeds = 2\n'
+        f'problem = {{name = "sinusoid", strength = [0.0, 1.0], {network}}}\nseeds = 2\n'
         f'inner = {{name = "gradient_descent", steps = 3, learning_rate = 0.001}}\n{METHODS}',
     )
     frame = table.frame(records)
@@ -384,7 +383,7 @@ def test_imaml_without_the_term_stands_beside_imaml_with_it() -> None:
     text = said(records)["iMAML without proximal term"]
     assert "exact gradient is 0" in text
     low, high = (100 * e for e in scipy.stats.binomtest(9, 12).proportion_ci(method="wilson"))
-    assert f"farther in 75 % [{low:.3g}, {high:.3g}] of 12 tasks" in text
+    assert f"farther in 75 % [{low:.3g}, {high:.3g}] of 12 tasks at a setting" in text
 
 
 def test_only_a_derivative_through_the_steps_learns_the_inner_step(tmp_path: Path) -> None:

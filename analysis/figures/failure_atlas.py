@@ -17,8 +17,8 @@ from analysis.table import STEPS
 from analysis.verdict import Item, Verdict
 
 TABLE = (
-    "Each setting: median relative error to the exact implicit gradient of both, and log2 of their ratio with "
-    "its 95% interval (above 0 iMAML is nearer)."
+    "Each setting: median relative error to the exact implicit gradient of both, and log2 of their ratio "
+    "with its 95% interval (above 0 iMAML is nearer)."
 )
 WINNERS = {"maml": "#b35806", "imaml": "#542788", "neither": "#888888"}
 
@@ -29,9 +29,9 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
         "Maps: a cell for each setting, inner steps K across and iterations of iMAML's CG up; a column of "
         "panels for each problem, a row for each inner step size, from the smallest. Orange and a small "
         "letter: MAML is nearer to the exact implicit gradient; violet and a bold capital: iMAML is. The "
-        "letter says what the loser died of. Last figure, above: the share of tasks where iMAML is nearer, "
-        "against the stationarity of the adapted parameters, with 95% Wilson intervals; below: the cosine of "
-        "iMAML's gradient to exact MAML, which is the first-order gain of a short outer step in the query "
+        "letter says what the loser died of. Last figure, above: where errors differ, the share of tasks "
+        "where iMAML is nearer, against the stationarity of the adapted parameters, with 95% Wilson "
+        "intervals; below: the cosine of iMAML's gradient to exact MAML, which is the first-order gain of a short outer step in the query "
         "loss after K steps, as a share of the largest."
     )
 
@@ -41,8 +41,8 @@ def words(frame: pd.DataFrame) -> dict[str, str]:
     letters = [(why.letter, f"iMAML lost, {why.words}") for why in IMAML_LOST.values()]
     letters += [(why.letter, f"MAML lost, {why.words}") for why in MAML_LOST.values()]
     return {
-        "Winning": "The smaller relative error to the exact implicit gradient, task by task, after the same K "
-        "steps of the same inner solver; a setting is won if the 95% interval of the median log2 ratio "
+        "Winning": "The smaller relative error to the exact implicit gradient, task by task, after the same "
+        "K steps of the same inner solver; a setting is won if the 95% interval of the median log2 ratio "
         f"excludes 0. Errors are cut off below at {atlas.EXACT:g} and above at {atlas.LOST:g}, where what is "
         f"not finite stands. Success is a median error up to {SUCCESS:g}. Exact MAML's error to itself is 0, "
         "so the gradient through the steps cannot be the yardstick of both. Where there is no implicit "
@@ -51,9 +51,9 @@ def words(frame: pd.DataFrame) -> dict[str, str]:
         "Letters": atlas_map.lettered(letters) + f"; {atlas_map.EQUAL}: not told apart. Too few iterations: "
         "with the most that are there iMAML is at least twice as near, or at the most the residual exceeds "
         f"the stationarity. Not stationary: |grad G| above {atlas.STATIONARY:g} of that at theta.",
-        "Statistic": "Medians over tasks with hierarchical bootstrap intervals over seeds and tasks. Shares of "
-        "settings have Wilson intervals as if settings were drawn at random; they describe the grid of this "
-        "study. Cells that did not converge count: that is the failure looked for.",
+        "Statistic": "Medians over tasks with hierarchical bootstrap intervals over seeds and tasks. Shares "
+        "of settings have Wilson intervals as if settings were drawn at random; they describe the grid of "
+        "this study. Cells that did not converge count: that is the failure looked for.",
         "Axes": "Maps: K and CG in the order of the grid; colour is log2 of the ratio.",
     }
 
@@ -68,7 +68,7 @@ def draw(frame: pd.DataFrame) -> list[Figure]:
         missing = grid.remark(frame, ERRORS["implicit"])
         panels.note(axes[0, 0], missing or "no pair of MAML and iMAML with CG", empty=True)
         return [figure]
-    return [*figures, _aside(pairs)]
+    return [*figures, _aside(pairs, found)]
 
 
 def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:
@@ -125,28 +125,29 @@ def _found(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pairs, atlas.settings(pairs, atlas.memory(frame))
 
 
-def _aside(pairs: pd.DataFrame) -> Figure:
+def _aside(pairs: pd.DataFrame, found: pd.DataFrame) -> Figure:
     """Who is nearer against stationarity, and iMAML's direction against K; a column for each family."""
     known = pairs[pairs["known"]]
-    names = sorted(map(str, known["problem.name"].unique()), key=style.problem_rank)
+    names = atlas_map.families(found)
     looks = {n: style.of(f"iMAML, CG {n:g}") for n in sorted(known[CG].unique())}
     labels = {f"iMAML, CG {n:g}": look for n, look in looks.items()}
     figure, axes = panels.canvas(2, len(names), list(labels))
     for j, name in enumerate(names):
         here = known[known["problem.name"] == name]
         scales.log_axis(axes[0, j], "x", _bins(here).dropna(), "error")
-        for panel, steps in ((axes[1, j], here[STEPS]),):
-            scales.step_axis(panel, steps.astype(float).tolist(), 2.0)
+        scales.step_axis(axes[1, j], here[STEPS].astype(float).tolist(), 2.0)
         for n, look in looks.items():
             _nearer(axes[0, j], here[here[CG] == n], look)
             _cosines(axes[1, j], here[here[CG] == n], look)
         axes[0, j].set(ylim=(-0.05, 1.05), yticks=[0, 0.5, 1], yticklabels=["0", "50 %", "100 %"])
-        axes[1, j].set_ylim(-1.05, 1.05)
         axes[0, j].set_xlabel("|grad G| to that at theta")
         axes[1, j].set_xlabel("inner steps K")
         panels.title(axes[0, j], pretty(name), 34)
         for panel in axes[:, j]:
             panel.tick_params(labelleft=j == 0)
+    lowest = min(panel.get_ylim()[0] for panel in axes[1])
+    for panel in axes[1]:
+        panel.set_ylim(lowest, 1.03)
     axes[0, 0].set_ylabel("tasks where\niMAML is nearer")
     axes[1, 0].set_ylabel("cosine of iMAML\nto exact MAML")
     panels.legend(figure, labels, failed=False)
@@ -154,13 +155,14 @@ def _aside(pairs: pd.DataFrame) -> Figure:
 
 
 def _bins(here: pd.DataFrame) -> pd.Series:
-    """The decade of the stationarity, as the power of ten in its middle; 1e-7 and 1e3 hold what lies beyond."""
+    """The decade of the stationarity, by its middle; the ends hold what lies beyond."""
     exponent = np.floor(np.log10(here["imaml.stationarity"].astype(float).clip(1e-7, 1e3)))
     return 10.0 ** (exponent + 0.5)
 
 
 def _nearer(axes: Axes, here: pd.DataFrame, look: style.Style) -> None:
     x, found = [], []
+    here = here[here["ratio"] != 0]
     for middle, tasks in here.groupby(_bins(here), sort=True):
         x.append(float(str(middle)))
         found.append(wilson(int((tasks["ratio"] > 0).sum()), len(tasks)))
