@@ -5,7 +5,7 @@ CG. What is wanted is the bilevel problem's own gradient, the exact implicit one
 `EXACT` below and at `LOST` above: nobody trains better with less, and nothing is told apart beyond.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -45,6 +45,7 @@ IMAML_LOST = {
     "rounding": Why("r", "rounding, or the end of CG"),
     "failed": Why("f", "did not end"),
 }
+BOTH_LOST = {"diverged": Why("x", "both diverged")}
 _NUMBERS = ["error.implicit", "error.maml", "cosine.implicit", "cosine.maml", "stationarity"]
 _NUMBERS += ["stats.linear_residual", "stats.linear_smallest_curvature"]
 _MEASURED = [*_NUMBERS, "how.implicit", "missing.implicit"]
@@ -154,35 +155,36 @@ def settings(pairs: pd.DataFrame, memory: pd.Series) -> pd.DataFrame:
     """A row for each of `SETTING`: who wins, by how much, and why.
 
     ``ratio``, ``low``, ``high``: median over tasks and its interval; the ``winner`` is the nearer one where
-    that is above or below 0 as a whole, else "neither"; NA where no task has an implicit gradient. ``why`` is
-    the commonest reason of the tasks that the loser lost; between equals that succeed "memory", where MAML
-    takes `HEAVY` times iMAML's. ``maml``, ``imaml``: median errors. ``n`` tasks of ``seeds`` seeds.
+    that is above or below 0 as a whole, else "neither"; NA where fewer than half of the tasks have an
+    implicit gradient. ``why`` is the commonest reason of the tasks that the loser lost; between equals
+    "memory" where both succeed and MAML takes `HEAVY` times iMAML's, "diverged" where both are `LOST`.
+    ``maml``, ``imaml``: median errors. ``n`` tasks of ``seeds`` seeds.
     """
     rows = []
     for key, tasks in pairs.groupby(SETTING, dropna=False, sort=True):
         here = tasks[tasks["known"]]
-        row = dict(zip(SETTING, key if isinstance(key, tuple) else (key,), strict=True))
+        row: dict[str, Any] = dict(zip(SETTING, key, strict=True))
         interval = stats.hierarchical(here["ratio"].to_numpy(), here["seed"].to_numpy())
         row |= {"ratio": interval.median, "low": interval.low, "high": interval.high, "n": interval.n}
         row |= {"tasks": len(tasks), "seeds": tasks["seed"].nunique()}
         row |= {name: here[f"{name}.error"].median() for name in ("maml", "imaml")}
         row["stationarity"] = tasks["imaml.stationarity"].median()
         row["bytes"] = float(memory.get((row["problem"], row[STEPS]), np.nan))
-        heavy = row["bytes"] >= HEAVY and max(row["maml"], row["imaml"]) <= SUCCESS
-        row |= _decided(here, interval, heavy)
+        decided = _decided(here, interval, row) if 2 * len(here) >= len(tasks) else {}
+        row |= {"winner": None, "why": None} | decided
         rows.append(row)
     columns = [*SETTING, "ratio", "low", "high", "n", "tasks", "seeds", "maml", "imaml", "stationarity"]
     return pd.DataFrame(rows, columns=[*columns, "bytes", "winner", "why"])
 
 
-def _decided(here: pd.DataFrame, interval: stats.Interval, heavy: bool) -> dict[str, object]:
-    if interval.n == 0:
-        return {"winner": None, "why": None}
+def _decided(here: pd.DataFrame, interval: stats.Interval, row: dict[str, Any]) -> dict[str, Any]:
     if interval.low > 0 or interval.high < 0:
         winner = "imaml" if interval.low > 0 else "maml"
         lost = here[here["ratio"] > 0] if winner == "imaml" else here[here["ratio"] < 0]
         return {"winner": winner, "why": str(lost["why"].value_counts().sort_index().idxmax())}
-    return {"winner": "neither", "why": "memory" if heavy else None}
+    least, most = sorted((row["maml"], row["imaml"]))
+    heavy = row["bytes"] >= HEAVY and most <= SUCCESS
+    return {"winner": "neither", "why": "diverged" if least >= LOST else "memory" if heavy else None}
 
 
 def succeeds(found: pd.DataFrame) -> pd.Series:

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from analysis import atlas, panels, style, units
-from analysis.atlas import CG, IMAML_LOST, MAML_LOST, RATE
+from analysis.atlas import BOTH_LOST, CG, IMAML_LOST, MAML_LOST, RATE
 from analysis.labels import pretty
 from analysis.table import STEPS
 
@@ -71,6 +71,8 @@ def letter(setting: Mapping[Any, Any]) -> str:
     why = None if pd.isna(setting["why"]) else str(setting["why"])
     if why is None:
         return EQUAL
+    if why in BOTH_LOST:
+        return BOTH_LOST[why].letter
     return (IMAML_LOST if setting["winner"] == "maml" else MAML_LOST)[why].letter
 
 
@@ -117,6 +119,7 @@ def _legend(found: pd.DataFrame) -> list[Any]:
     known = found[found["winner"].notna()]
     entries = [(why.letter, f"iMAML lost: {short}") for short, why in IMAML_LOST.items()]
     entries += [(why.letter, f"MAML lost: {short}") for short, why in MAML_LOST.items()]
+    entries += [(why.letter, why.words) for why in BOTH_LOST.values()]
     entries += [(EQUAL, "not told apart"), (UNKNOWN, "no implicit gradient")]
     handles: list[Any] = [_entry(mark, words) for mark, words in entries if mark in there]
     if not (known[["maml", "imaml"]].min(axis=1) <= atlas.SUCCESS).all():

@@ -207,8 +207,9 @@ def _no_prox(one: stopping.NoProx) -> str:
         gain = one.stopped.gain
         told = "" if gain.low > 0 or gain.high < 0 else ", not told from 0"
         text += (
-            f" Early stopping in place of the term (K = {_listed(one.stopped.steps)}, chosen on the other "
-            f"seeds, against K = {one.stopped.last} with it) lowers the query loss by {_percent(gain)}{told} "
+            f" Stopping after K = {_listed(one.stopped.steps)} steps, chosen on the other seeds, in place of "
+            f"the term (against K = {one.stopped.last} with it) lowers the query loss by "
+            f"{_percent(gain)}{told} "
             f"({_n(gain)})."
         )
     return text

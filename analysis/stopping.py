@@ -34,7 +34,7 @@ def stopped(frame: pd.DataFrame) -> list[Stopped]:
         last = int(curve[STEPS].max())
         end = curve.loc[curve[STEPS] == last, "stationarity"].median()
         if end <= STATIONARY and losses.shape[1] > 1:
-            found += _chosen(str(problem), float(rate), losses, losses[last], last)
+            found += _chosen(str(problem), float(str(rate)), losses, losses[last], last)
     return found
 
 
@@ -86,7 +86,9 @@ def no_prox(frame: pd.DataFrame) -> list[NoProx]:
     for problem, tasks in pairs.groupby("problem", sort=False):
         columns = ("meta_grad_norm", "error.implicit", "error.implicit.with")
         seeds = tasks["seed"].to_numpy()
-        intervals = [stats.hierarchical(tasks[column].to_numpy(dtype=float), seeds) for column in columns]
+        length, error, beside = (
+            stats.hierarchical(tasks[column].to_numpy(dtype=float), seeds) for column in columns
+        )
         told = tasks.dropna(subset=list(columns[1:]))
         worse = int((told["error.implicit"] > told["error.implicit.with"]).sum())
         last = int(tasks[STEPS].max())
@@ -94,7 +96,8 @@ def no_prox(frame: pd.DataFrame) -> list[NoProx]:
         early = []
         if end.notna().any() and tasks[RATE].nunique() == tasks[CG].nunique() == 1:
             early = _chosen(str(problem), float(tasks[RATE].iloc[0]), _losses(tasks), end, last)
-        found.append(NoProx(str(problem), *intervals, worse, len(told), early[0] if early else None))
+        first = early[0] if early else None
+        found.append(NoProx(str(problem), length, error, beside, worse, len(told), first))
     return found
 
 

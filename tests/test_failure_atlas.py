@@ -97,11 +97,13 @@ def independent(records: list[dict]) -> pd.DataFrame:
         where = {"problem": problem, "rate": inner["learning_rate"], "k": inner["steps"], "who": who}
         gone = errors.get("missing_tasks", {})
         rows += [
-            where | {"error": np.inf if error is None else error}
+            where | {"known": str(task) not in gone, "error": np.inf if error is None else error}
             for task, error in enumerate(errors["relative_error"])
-            if str(task) not in gone
         ]
-    return pd.DataFrame(rows).groupby(["problem", "rate", "k", "who"])["error"].median().unstack()
+    tasks = pd.DataFrame(rows)
+    setting = ["problem", "rate", "k", "who"]
+    tasks = tasks[tasks["known"] & (tasks.groupby(setting)["known"].transform("mean") >= 0.5)]
+    return tasks.groupby(setting)["error"].median().unstack()
 
 
 def check_first_sentence(text: str, records: list[dict]) -> None:

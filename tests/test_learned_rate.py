@@ -1,4 +1,4 @@
-"""A meta-parameter that only a derivative through the steps reaches: the logarithm of a factor on the step."""
+"""A meta-parameter that only a derivative through the steps reaches: a factor on the inner step."""
 
 import pytest
 import torch

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis import atlas, atlas_map, atlas_words, grid, panels, scales, stats, style, units
 from analysis.assumptions import wilson
-from analysis.atlas import CG, IMAML_LOST, MAML_LOST, RATE, SUCCESS
+from analysis.atlas import BOTH_LOST, CG, IMAML_LOST, MAML_LOST, RATE, SUCCESS
 from analysis.labels import pretty
 from analysis.metrics import ERRORS
 from analysis.table import STEPS
@@ -31,8 +31,8 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
         "letter: MAML is nearer to the exact implicit gradient; violet and a bold capital: iMAML is. The "
         "letter says what the loser died of. Last figure, above: where errors differ, the share of tasks "
         "where iMAML is nearer, against the stationarity of the adapted parameters, with 95% Wilson "
-        "intervals; below: the cosine of iMAML's gradient to exact MAML, which is the first-order gain of a short outer step in the query "
-        "loss after K steps, as a share of the largest."
+        "intervals; below: the cosine of iMAML's gradient to exact MAML, which is the first-order gain of "
+        "a short outer step in the query loss after K steps, as a share of the largest."
     )
 
 
@@ -45,10 +45,11 @@ def words(frame: pd.DataFrame) -> dict[str, str]:
         "K steps of the same inner solver; a setting is won if the 95% interval of the median log2 ratio "
         f"excludes 0. Errors are cut off below at {atlas.EXACT:g} and above at {atlas.LOST:g}, where what is "
         f"not finite stands. Success is a median error up to {SUCCESS:g}. Exact MAML's error to itself is 0, "
-        "so the gradient through the steps cannot be the yardstick of both. Where there is no implicit "
-        "gradient (a kink, an indefinite Hessian at the solution, lambda = 0) winning says nothing, and it "
-        "says nothing of the query loss after K steps, for which exact MAML is the gradient.",
-        "Letters": atlas_map.lettered(letters) + f"; {atlas_map.EQUAL}: not told apart. Too few iterations: "
+        "so the gradient through the steps cannot be the yardstick of both. Where fewer than half of the "
+        "tasks have an implicit gradient (a kink, an indefinite Hessian at the solution, lambda = 0) nobody "
+        "wins. And winning says nothing of the query loss after K steps, whose gradient is exact MAML.",
+        "Letters": atlas_map.lettered(letters)
+        + f"; x: both diverged; {atlas_map.EQUAL}: not told apart. Too few iterations: "
         "with the most that are there iMAML is at least twice as near, or at the most the residual exceeds "
         f"the stationarity. Not stationary: |grad G| above {atlas.STATIONARY:g} of that at theta.",
         "Statistic": "Medians over tasks with hierarchical bootstrap intervals over seeds and tasks. Shares "
@@ -104,7 +105,8 @@ def tables(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _row(row: dict[Any, Any]) -> dict[str, Any]:
     winner = row["winner"] if pd.notna(row["winner"]) else None
     names = {"maml": "MAML", "imaml": "iMAML", "neither": "not told apart", None: "no implicit gradient"}
-    why = (IMAML_LOST if winner == "maml" else MAML_LOST)[row["why"]].words if pd.notna(row["why"]) else ""
+    reasons = IMAML_LOST if winner == "maml" else MAML_LOST | BOTH_LOST
+    why = reasons[row["why"]].words if pd.notna(row["why"]) else ""
     interval = "" if np.isnan(row["low"]) else f"[{row['low']:.2f}, {row['high']:.2f}]"
     known = winner is not None
     return {
@@ -156,8 +158,8 @@ def _aside(pairs: pd.DataFrame, found: pd.DataFrame) -> Figure:
 
 def _bins(here: pd.DataFrame) -> pd.Series:
     """The decade of the stationarity, by its middle; the ends hold what lies beyond."""
-    exponent = np.floor(np.log10(here["imaml.stationarity"].astype(float).clip(1e-7, 1e3)))
-    return 10.0 ** (exponent + 0.5)
+    exponent = np.floor(np.log10(here["imaml.stationarity"].clip(1e-7, 1e3).to_numpy(dtype=float)))
+    return pd.Series(10.0 ** (exponent + 0.5), index=here.index)
 
 
 def _nearer(axes: Axes, here: pd.DataFrame, look: style.Style) -> None:
