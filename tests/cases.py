@@ -201,6 +201,7 @@ PARTS = [
     PartCase("inner", "nesterov", {"momentum": None}),
     PartCase("inner", "armijo"),
     PartCase("inner", "lbfgs"),
+    PartCase("inner", "learned_rate", {"learning_rate": 0.005}),
     PartCase("inner", "in_dtype"),
     PartCase("inner", "in_dtype", {"inner": "armijo"}),
     PartCase("inner", "gradients_in"),
@@ -213,6 +214,8 @@ PARTS = [
     PartCase("curvature", "in_dtype", {"loss_scale": 256.0, "curvature": "gauss_newton"}),
     PartCase("problem", "linear_regression"),
     PartCase("problem", "linear_regression", {"scale": 0.1, "input_scale": 3.0}),
+    PartCase("problem", "learned_rate"),
+    PartCase("problem", "learned_rate", {"problem": "linear_regression"}),
     PartCase("problem", "sinusoid", {"network": {"name": "mlp", "activation": "tanh"}}),
     PartCase(
         "problem", "glyphs", {"network": {"name": "mlp", "hidden": [12], "activation": "tanh"}, "ways": 3}
