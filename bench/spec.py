@@ -19,8 +19,9 @@ SPLITS = ("train", "val", "test")
 DTYPES = ("float64", "float32", "tf32", "bfloat16", "float16")
 ENGINES = ("eager", "compiled")
 # The modules of analysis/figures, which nothing here may import; a test compares the two.
-FIGURES = ("accuracy_vs_steps", "assumptions", "cost_vs_steps", "data_scale", "estimators", "learning_curves")
-FIGURES += ("libraries", "mixed", "overview", "peers", "precision", "scaling", "unrolling")
+FIGURES = ("accuracy_vs_steps", "assumptions", "cost_vs_steps", "data_scale", "estimators", "inner_steps")
+FIGURES += ("learning_curves", "libraries", "mixed", "overview", "peers", "precision", "scaling")
+FIGURES += ("stability", "unrolling")
 USUAL_PASSES = ("accuracy", "time", "tensor_bytes", "resident")
 # A new pass goes to the end: ids hold them in this order.
 PASSES = (*USUAL_PASSES, "certified", "numerics", "assumptions")
