@@ -35,7 +35,7 @@ class Answer(NamedTuple):
 
 
 def measured(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row for each task of each cell that ended with a meta-gradient, finite or not, and knows its curvature.
+    """A row for each task of the cells that gave a meta-gradient, finite or not, whose curvature is known.
 
     ``method`` is without the inner step size. `TIMES_CURVATURE` is a L; `NORM` of the meta-gradient, infinite
     where it is not `FINITE`; `GROWTH` that to the norm with the fewest inner steps; `BACK` the norm to that
@@ -48,6 +48,7 @@ def measured(frame: pd.DataFrame) -> pd.DataFrame:
     if here.empty:
         return here
     here = here.join(known.rename("edge.curvature"), on=_TASK)
+    small, inside, edge, outside, far = BANDS
     times = here[_RATE].astype(float) * here["edge.curvature"]
     at, finite = abs(times / EDGE - 1) <= WIDTH, here["meta_grad_norm"].notna()
     here = here.assign(
@@ -55,7 +56,7 @@ def measured(frame: pd.DataFrame) -> pd.DataFrame:
             "method": here["method"].str.replace(r", learning rate [^,]+", "", regex=True),
             TIMES_CURVATURE: times,
             SIDE: np.select([at, times < EDGE], ["at", "below"], "above"),
-            BAND: np.select([at, times < 1, times < EDGE, times <= 3], [BANDS[i] for i in (2, 0, 1, 3)], BANDS[4]),
+            BAND: np.select([at, times < 1, times < EDGE, times <= 3], [edge, small, inside, outside], far),
             FINITE: finite,
             NORM: here["meta_grad_norm"].where(finite, np.inf),
         }

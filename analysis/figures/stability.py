@@ -1,6 +1,5 @@
 """MAML's meta-gradient across the edge of stability: its norm, its angle, what is not finite."""
 
-import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -8,12 +7,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import NullLocator, PercentFormatter
 
-from analysis import grid, panels, scales, stability, style, table, units
+from analysis import grid, panels, scales, stability, style, table
+from analysis import stability_told as told
 from analysis.assumptions import Share
-from analysis.metrics import COSINES, ERRORS
-from analysis.stability import BANDS, EDGE, FOMAML, MAML, SIDES, UNSTABLE
+from analysis.metrics import ERRORS
+from analysis.stability import BANDS, EDGE, MAML, SIDES
+from analysis.stability_told import WHERE
 from analysis.style import Style
 from analysis.verdict import Item, Verdict
 
@@ -28,9 +29,8 @@ LOOKS = {
     "2 to 3": Style("#E69F00", "v", (0, (2, 1))),
     "above 3": Style("#D55E00", "^", (0, (1, 1))),
 }
-ROWS = {stability.GROWTH: "norm to that\nwith {} step{}", stability.COSINE: "cosine to\nimplicit gradient",
+ROWS = {stability.GROWTH: "norm to that\nwith {}", stability.COSINE: "cosine to\nimplicit gradient",
         stability.FINITE: "tasks not finite"}  # fmt: skip
-WHERE = {"below": "below the edge", "at": "at the edge", "above": "beyond the edge"}
 NOTHING = "No meta-gradient of a task whose curvature was measured."
 
 
@@ -49,9 +49,9 @@ def words(frame: pd.DataFrame) -> dict[str, str]:
     """The statistic: cells with a task that is not finite count here."""
     return {
         "Statistic": "Medians over tasks and inner step sizes with 95% bootstrap interval over seeds, then "
-        "tasks; a meta-gradient that is not finite counts as an infinite norm, and has no cosine. Shares with "
-        "95% Wilson intervals, which take the tasks of a seed for independent. Cells with a task that is not "
-        "finite count.",
+        "tasks; a meta-gradient that is not finite counts as an infinite norm, and has no cosine. Shares "
+        "with 95% Wilson intervals, which take the tasks of a seed for independent. Cells with a task that "
+        "is not finite count.",
         "Axes": "Logarithmic but for the cosine and the share.",
     }
 
@@ -61,9 +61,9 @@ def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:
     here = stability.measured(frame)
     if here.empty:
         return [("", [Verdict("all problems", "", [Item("No verdict", "", NOTHING)])])]
-    found = [Verdict("all problems", "", _items(here))]
+    found = [Verdict("all problems", "", told.items(here))]
     if here["problem"].nunique() > 1:
-        found += [Verdict(name, "", _items(here[here["problem"] == name])) for name in _problems(here)]
+        found += [Verdict(name, "", told.items(here[here["problem"] == name])) for name in _problems(here)]
     return [("", found)]
 
 
@@ -82,9 +82,9 @@ def tables(frame: pd.DataFrame) -> list[dict[str, Any]]:
             for method, look in looks.items() for side in SIDES
             if len(group := last[(last["method"] == method) & (last[stability.SIDE] == side)])
         ]  # fmt: skip
-        heads = ["", f"norm to that with {_fewest(mine)}", "cosine to implicit gradient"]
+        heads = ["", f"norm to that with {told.fewest(mine)}", "cosine to implicit gradient"]
         heads += ["error to exact MAML", "not finite", "n", ""]
-        made.append({"problem": f"{name}, K = {_steps(last)}", "heads": heads, "rows": body})
+        made.append({"problem": f"{name}, K = {told.steps(last)}", "heads": heads, "rows": body})
     return made
 
 
@@ -98,132 +98,23 @@ def draw(frame: pd.DataFrame) -> list[Figure]:
         text = missing if "no cell" in missing else "no curvature measured"
         panels.note(axes[0, 0], text, empty=True)
         return [figure]
+    fewest = told.fewest(here).replace("inner ", "")
     exact = here[here["method.name"] == MAML].assign(curve=lambda f: f[stability.BAND])
     last = stability.longest(here).assign(curve=lambda f: f["method"])
     last[stability.TIMES_CURVATURE] = last.groupby(["problem", "dtype", "method.inner.learning_rate"])[
         stability.TIMES_CURVATURE
     ].transform("median")
     bands = {name: LOOKS[name] for name in BANDS if (exact["curve"] == name).any()}
-    methods = style.styles(last["curve"])
+    methods, most = style.styles(last["curve"]), f"K = {told.steps(last)}"
     return [
-        _figure(exact, table.STEPS, "inner steps K", bands, "exact MAML, by inner step times L"),
-        _figure(last, stability.TIMES_CURVATURE, "inner step times L", methods, f"K = {_steps(last)}"),
+        _figure(exact, table.STEPS, "inner steps K", bands, "exact MAML, by inner step times L", fewest),
+        _figure(last, stability.TIMES_CURVATURE, "inner step times L", methods, most, fewest),
     ]
-
-
-def _items(here: pd.DataFrame) -> list[Item]:
-    narrow = stability.first_dtype(here)
-    last = stability.longest(narrow)
-    items = [Item("Is MAML's meta-gradient unstable?", "", _unstable(last, _fewest(narrow)))]
-    for side in SIDES:
-        if parts := _each(last, side, stability.GROWTH, _median, 1):
-            items.append(Item(f"Growth of the norm {WHERE[side]}", "", parts))
-    items += _back(stability.longest(stability.widest(here)))
-    for side in SIDES:
-        if parts := _each(last, side, None, lambda g, _: str(stability.not_finite(g)), 1):
-            items.append(Item(f"Not finite {WHERE[side]}", "", parts))
-    if (saved := stability.overflows(here)) is not None and saved.n:
-        text = f"{saved.k:,} of {saved.n:,} ({saved}): there only the range of float32 is left."
-        items.append(Item("Of MAML's that are not finite in float32, finite in float64", "", text))
-    for side in SIDES:
-        if parts := _each(last, side, stability.COSINE, _cosine, 1):
-            items.append(Item(f"Cosine to the implicit gradient {WHERE[side]}, where finite", "", parts))
-    rounding = [
-        f"{WHERE[side]} {_median(mine, stability.ERROR)}{_of(stability.median(mine, stability.ERROR))}"
-        for side in SIDES
-        if stability.median(mine := stability.of(last, MAML, side), stability.ERROR).found.n
-    ]
-    if rounding:
-        text = f"relative error in {last['dtype'].iloc[0]} {'; '.join(rounding)}."
-        items.append(Item("MAML to its own exact derivative in float64, where finite", "", text))
-    right = stability.foretold(last)
-    if right.n:
-        text = f"{right.k:,} of {right.n:,} ({right}) grow more than {UNSTABLE:g}-fold beyond it and only there."
-        items.append(Item("Does the edge foretell it?", "", f"Of MAML's meta-gradients {text}"))
-    return items
-
-
-def _unstable(last: pd.DataFrame, fewest: str) -> str:
-    """The answer: on which sides the norm grows for certain, and by how much."""
-    grown, parts = {}, []
-    for side in ("below", "above"):
-        mine = stability.of(last, MAML, side)
-        answer = stability.median(mine, stability.GROWTH)
-        low, high = answer.found.low, answer.found.high
-        if answer.found.n == 0 or math.isnan(low):
-            grown[side] = None
-        else:
-            grown[side] = True if low > UNSTABLE else False if high <= UNSTABLE else None
-        if answer.found.n:
-            text = f"{WHERE[side]} its norm changes by a factor of {_median(mine, stability.GROWTH)}"
-            lost = stability.not_finite(mine)
-            text += f" and {lost.k:,} of {lost.n:,} are not finite ({lost})"
-            parts.append(f"{text}{_of(answer)}")
-    if not parts:
-        return "Not known: no MAML with more than one number of inner steps."
-    below, above = grown["below"], grown["above"]
-    heads = {
-        (False, True): "Only beyond the edge of stability",
-        (True, True): "Yes, on both sides of the edge of stability",
-        (False, False): "No, on neither side of the edge of stability",
-        (True, False): "Only below the edge of stability",
-        (False, None): "Not below the edge of stability, and not decided beyond it",
-        (None, True): "Beyond the edge of stability, and not decided below it",
-        (True, None): "Below the edge of stability, and not decided beyond it",
-        (None, False): "Not beyond the edge of stability, and not decided below it",
-    }
-    head = heads.get((below, above), "Not decided on either side of the edge of stability")
-    return f"{head}: from K = {fewest.split()[0]} to K = {_steps(last)}, {'; '.join(parts)}."
-
-
-def _back(last: pd.DataFrame) -> list[Item]:
-    """What the way back alone multiplies the norm by."""
-    parts = []
-    for side in SIDES:
-        mine = stability.of(last, MAML, side)
-        answer = stability.median(mine, stability.BACK)
-        if answer.found.n:
-            parts.append(f"{WHERE[side]} {_median(mine, stability.BACK)}{_of(answer)}")
-    text = f"MAML's norm is FOMAML's, which has no way back, times {'; '.join(parts)}."
-    return [Item(f"The way back alone, K = {_steps(last)}", "", text)] if parts else []
-
-
-def _each(here: pd.DataFrame, side: str, column: str | None, text: Any, _: int) -> str:
-    """What ``text`` says of each method on a side of the edge; "" where none has a value."""
-    parts = []
-    for method in style.ordered(here["method"]):
-        mine = here[(here["method"] == method) & (here[stability.SIDE] == side)]
-        if column is not None:
-            mine = mine[mine[column].notna()]
-        if len(mine):
-            parts.append(f"{method} {text(mine, column)} (n = {len(mine):,})")
-    return f"{'; '.join(parts)}." if parts else ""
-
-
-def _median(here: pd.DataFrame, column: str) -> str:
-    found = stability.median(here, column).found
-    return _interval(found, units.digits)
-
-
-def _cosine(here: pd.DataFrame, column: str) -> str:
-    return _interval(stability.median(here, column).found, units.cosine)
-
-
-def _interval(found: Any, text: Any) -> str:
-    middle, low, high = ("∞" if math.isinf(v) else text(v) for v in (found.median, found.low, found.high))
-    return middle if math.isnan(found.low) else f"{middle} [{low}, {high}]"
-
-
-def _of(answer: stability.Answer) -> str:
-    tasks, seeds = (
-        f"{n:,} {what}{'' if n == 1 else 's'}" for n, what in ((answer.tasks, "task"), (answer.seeds, "seed"))
-    )
-    return f" (n = {answer.found.n:,}: {tasks} of {seeds}, each at one or more step sizes)"
 
 
 def _values(group: pd.DataFrame) -> list[tuple[str, str]]:
-    texts = [_median(group, stability.GROWTH), _cosine(group, stability.COSINE)]
-    texts += [_median(group, stability.ERROR), str(stability.not_finite(group))]
+    texts = [told.median(group, stability.GROWTH), told.cosine(group, stability.COSINE)]
+    texts += [told.median(group, stability.ERROR), str(stability.not_finite(group))]
     known = [group[c].notna().any() for c in (stability.GROWTH, stability.COSINE, stability.ERROR)]
     return [_cell(text) if there else ("", "") for text, there in zip(texts, [*known, True], strict=True)]
 
@@ -236,15 +127,6 @@ def _cell(text: str) -> tuple[str, str]:
 def _n(group: pd.DataFrame) -> str:
     answer = stability.median(group.assign(one=1.0), "one")
     return f"{len(group):,} of {answer.tasks:,} tasks, {answer.seeds} seeds"
-
-
-def _fewest(here: pd.DataFrame) -> str:
-    least = int(here[table.STEPS].min())
-    return f"{least} inner step{'' if least == 1 else 's'}"
-
-
-def _steps(last: pd.DataFrame) -> int:
-    return int(last[table.STEPS].max())
 
 
 def _problems(here: pd.DataFrame) -> list[str]:
@@ -262,32 +144,40 @@ def _columns(here: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return found
 
 
-def _figure(here: pd.DataFrame, x: str, xlabel: str, looks: dict[str, Style], title: str) -> Figure:
+def _figure(
+    here: pd.DataFrame, x: str, xlabel: str, looks: dict[str, Style], title: str, fewest: str
+) -> Figure:
     columns = _columns(here)
     figure, axes = panels.canvas(len(ROWS), max(len(columns), 2), list(looks), row=1.35)
     for panel in axes[:, len(columns) :].ravel():
         panel.remove()
     for i, (column, name) in enumerate(ROWS.items()):
         curves = [_curves(mine, x, column, looks) for _, mine in columns]
-        ends = [c[["median", "low", "high"]].to_numpy(float) for some in curves for c in some.values()]
-        values = np.concatenate([e.ravel() for e in ends]) if ends else np.array([])
         for j, (problem, mine) in enumerate(columns):
             _x_axis(axes[i, j], mine, x)
-            scale = _y_axis(axes[i, j], column, values)
+            scale = _y_axis(axes[i, j], column, curves[j])
             for curve, found in curves[j].items():
-                panels.curve(axes[i, j], found, looks[curve], scale)
+                _curve(axes[i, j], found, looks[curve], scale)
             if not curves[j]:
                 panels.note(axes[i, j], "no reference" if column == stability.COSINE else "none", empty=True)
-            axes[i, j].tick_params(labelleft=j == 0, labelbottom=i == len(ROWS) - 1)
+            axes[i, j].tick_params(labelleft=j == 0 or scale is not None, labelbottom=i == len(ROWS) - 1)
             if i == 0:
-                panels.title(axes[i, j], problem, 100 // max(len(columns), 2))
-        fewest = _fewest(here).split()
-        axes[i, 0].set_ylabel(name.format(fewest[0], fewest[2][4:]))
+                panels.title(axes[i, j], problem, 80 // max(len(columns), 2))
+        axes[i, 0].set_ylabel(name.format(fewest))
     for panel in axes[-1, : len(columns)]:
         panel.set_xlabel(xlabel)
     figure.suptitle(title, fontsize=8)
     panels.legend(figure, looks, failed=False)
     return figure
+
+
+def _curve(axes: Axes, found: pd.DataFrame, look: Style, scale: scales.Scale | None) -> None:
+    if scale is not None:
+        panels.curve(axes, found, look, scale)
+        return
+    x = found.index.to_numpy(dtype=float)
+    axes.plot(x, found["median"], **look.options(), clip_on=False)
+    axes.vlines(x, found["low"], found["high"], color=look.color, linewidth=0.7, alpha=0.7)
 
 
 def _curves(here: pd.DataFrame, x: str, column: str, looks: Collection[str]) -> dict[str, pd.DataFrame]:
@@ -315,23 +205,16 @@ def _x_axis(axes: Axes, here: pd.DataFrame, x: str) -> None:
         axes.axvline(EDGE, color="#888888", linewidth=0.8, linestyle=(0, (1, 2)), zorder=0.5)
 
 
-def _y_axis(axes: Axes, column: str, values: np.ndarray) -> scales.Scale:
+def _y_axis(axes: Axes, column: str, curves: dict[str, pd.DataFrame]) -> scales.Scale | None:
+    """Growth has a scale of its own in every panel; cosines and shares have the same, which is linear."""
     if column == stability.GROWTH:
-        return scales.log_axis(axes, "y", values, "ratio", ticks=5)
+        ends = [found[["median", "low", "high"]].to_numpy(float).ravel() for found in curves.values()]
+        scale = scales.log_axis(axes, "y", np.concatenate(ends) if ends else [], "ratio", ticks=4)
+        axes.yaxis.set_minor_locator(NullLocator())
+        return scale
     if column == stability.COSINE:
         axes.set(ylim=(-1.1, 1.1), yticks=[-1, 0, 1])
     else:
         axes.set(ylim=(-0.08, 1.08), yticks=[0, 0.5, 1])
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    return Linear()
-
-
-class Linear(scales.Scale):
-    """A linear axis as `panels.curve` takes one."""
-
-    def __init__(self) -> None:
-        super().__init__(0.0, None)
-
-    def place(self, values: Any) -> np.ndarray:
-        """Values where they are."""
-        return np.asarray(list(values), dtype=float)
+    return None
