@@ -13,7 +13,7 @@ from analysis.assumptions import Share, wilson
 from analysis.labels import pretty
 from analysis.metrics import ERRORS, TESTS
 
-RESAMPLES = 400
+RESAMPLES = 200
 CLOSE = 1.1  # an error so much above another, or less, is as small as it
 TINY = 1e-7  # an error below float32's rounding: none
 IMAML = "imaml"
@@ -37,7 +37,7 @@ class Settled(NamedTuple):
 
 
 class Nearer(NamedTuple):
-    """Shares of tasks whose meta-gradient is nearer to the implicit gradient, and to exact MAML, by `CLOSE`."""
+    """Shares of tasks that are nearer to the implicit gradient, and to exact MAML, by `CLOSE`."""
 
     implicit: Share
     maml: Share

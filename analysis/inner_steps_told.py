@@ -42,11 +42,11 @@ def _answer(here: pd.DataFrame) -> list[Item]:
         return []
     known = here[here[inner_steps.IMPLICIT].notna()]
     settings = len(known.drop_duplicates([DATA, STRENGTH]))
+    over = f"over {settings} pair{'s' if settings > 1 else ''} of problem and lambda, with intervals below"
+    within = f"within {inner_steps.CLOSE - 1:.0%} of that with K = {max(s.most for s in every)}"
     text = (
-        f"Its error to the implicit gradient stops falling {'; '.join(parts)} (over {settings} "
-        f"problem{'s' if settings > 1 else ''} and lambdas, each with its interval below; {_tasks(known)}): from "
-        f"there on it is within {inner_steps.CLOSE - 1:.0%} of that with K = {max(s.most for s in every)}, or "
-        f"below {units.digits(inner_steps.TINY, 1)}."
+        f"Its error to the implicit gradient stops falling {'; '.join(parts)} ({over}; {_tasks(known)}): "
+        f"from there on it is {within}, or below {units.digits(inner_steps.TINY, 1)}."
     )
     items = [Item("How many inner steps does iMAML need?", "", text)]
     ratios = inner_steps.to_most_iterations(here)
@@ -58,12 +58,9 @@ def _answer(here: pd.DataFrame) -> list[Item]:
         listed = f"{'; '.join(parts)} ({_n_of(next(iter(ratios.values())))})"
         text = f"{head}: with the most inner steps the error is that of CG {top} times {listed}."
         items.append(Item("Which number of iterations of CG is the limit there?", "", text))
-    parts = [
-        f"CG {n} {_share(group)}"
-        for n, group in here.groupby(CG, sort=True)
-        if inner_steps.nearer(group).implicit.n
-    ]
-    if parts:
+    shares = [(n, group) for n, group in here.groupby(CG, sort=True) if _compared(group)]
+    if shares:
+        parts = [f"CG {n} {_share(group)}" for n, group in shares]
         text = f"Of tasks, over all K and lambda: {'; '.join(parts)}."
         items.append(Item("Nearer to the implicit gradient than to exact MAML", "", text))
     return items
@@ -92,13 +89,12 @@ def _items(here: pd.DataFrame) -> list[Item]:
         items.append(Item("With the most inner steps", "", text))
     parts = []
     for n, group in here.groupby(CG, sort=True):
-        ks = [
-            k
-            for k, one in group.groupby(table.STEPS, sort=True)
-            if inner_steps.nearer(one).implicit.share > 0.5
-        ]
-        if inner_steps.nearer(group).implicit.n:
-            where = f"at K = {', '.join(str(k) for k in ks)}" if ks else "at no K"
+        shares = {
+            k: inner_steps.nearer(one).implicit.share for k, one in group.groupby(table.STEPS, sort=True)
+        }
+        ks = [str(k) for k, share in shares.items() if share > 0.5]
+        if _compared(group):
+            where = f"at K = {', '.join(ks)}" if ks else "at no K"
             parts.append(f"CG {n} {where} (over all K {_share(group)})")
     if parts:
         text = f"Most tasks: {'; '.join(parts)}."
@@ -108,7 +104,7 @@ def _items(here: pd.DataFrame) -> list[Item]:
 
 def _accuracy_answer(trained: pd.DataFrame) -> list[Item]:
     """Whether more steps buy accuracy, of every problem, lambda and method that was trained."""
-    parts = []
+    items = []
     for (data, strength, method), group in _settings(trained):
         accuracies = inner_steps.by_steps(group)
         if accuracies.shape[1] < 2:
@@ -118,21 +114,12 @@ def _accuracy_answer(trained: pd.DataFrame) -> list[Item]:
         verb = "lowers" if mean.high < 0 else "raises" if mean.low > 0 else "does not for certain change"
         _, fewest = inner_steps.enough_steps(accuracies)
         tail = "" if fewest is None else f"; K = {fewest} is the fewest not told apart from the best"
-        parts.append(
-            f"with {method} (lambda {strength:g}, {data}) K = {many} instead of {few} {verb} it: "
-            f"{_gain(mean)}{tail}"
+        text = (
+            f" (lambda {strength:g}, {data}): K = {many} instead of {few} in training and test {verb} the "
+            f"accuracy on held-out tasks: {_gain(mean)}{tail}."
         )
-    return (
-        [
-            Item(
-                "Do more inner steps buy accuracy?",
-                "",
-                f"Of trained meta-parameters, on held-out tasks: {'. '.join(parts)}.",
-            )
-        ]
-        if parts
-        else []
-    )
+        items.append(Item("Do more inner steps buy accuracy?", method, text))
+    return items
 
 
 def _trained(here: pd.DataFrame) -> list[Item]:
@@ -180,6 +167,10 @@ def _interval(found: stats.Interval) -> str:
     if math.isnan(found.low):
         return middle
     return f"{middle} [{units.digits(found.low)}, {units.digits(found.high)}]"
+
+
+def _compared(group: pd.DataFrame) -> bool:
+    return inner_steps.nearer(group).implicit.n > 0
 
 
 def _share(group: pd.DataFrame) -> str:
