@@ -22,7 +22,7 @@ ENGINES = ("eager", "compiled")
 FIGURES = ("accuracy_vs_steps", "assumptions", "cost_vs_steps", "data_scale", "estimators")
 FIGURES += ("failure_atlas", "inner_optimizers", "inner_steps", "learning_curves", "libraries")
 FIGURES += ("line_search", "mixed", "overview", "peers", "precision", "scaling", "stability")
-FIGURES += "unrolling"
+FIGURES += ("unrolling",)
 USUAL_PASSES = ("accuracy", "time", "tensor_bytes", "resident")
 # A new pass goes to the end: ids hold them in this order.
 PASSES = (*USUAL_PASSES, "certified", "numerics", "assumptions", "switches")
