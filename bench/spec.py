@@ -15,9 +15,8 @@ from bench.toml_files import Fault, find, impossible, located, read
 from bench.toml_lines import Way
 
 STUDIES = Path(__file__).parent / "studies"
-SPLITS = ("train", "val", "test")
+SPLITS, ENGINES = ("train", "val", "test"), ("eager", "compiled")
 DTYPES = ("float64", "float32", "tf32", "bfloat16", "float16")
-ENGINES = ("eager", "compiled")
 # The modules of analysis/figures, which nothing here may import; a test compares the two.
 FIGURES = ("accuracy_vs_steps", "assumptions", "cost_vs_steps", "data_scale", "estimators")
 FIGURES += ("failure_atlas", "inner_optimizers", "inner_steps", "learning_curves", "libraries")

@@ -114,9 +114,9 @@ def check_the_answers(some: list[dict]) -> None:
         mine = rows[rows["method"] == ("imaml" if method.startswith("iMAML") else "maml")]
         wide = mine.pivot_table(index="seed", columns="k", values="accuracy")
         gain = wide[wide.columns.max()] - wide[wide.columns.min()]
-        half = scipy.stats.t.ppf(0.975, len(gain) - 1) * gain.sem()
-        low, high = 100 * (gain.mean() - half), 100 * (gain.mean() + half)
-        assert f"{100 * gain.mean():+.1f} points [{low:+.1f}, {high:+.1f}] ({len(gain)} seeds)" in text
+        mean, half = float(gain.mean()), float(scipy.stats.t.ppf(0.975, len(gain) - 1) * gain.sem())
+        low, high = 100 * (mean - half), 100 * (mean + half)
+        assert f"{100 * mean:+.1f} points [{low:+.1f}, {high:+.1f}] ({len(gain)} seeds)" in text
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,8 @@ def test_what_is_not_certain_is_said_so(frame) -> None:
     )
     assert "raises the accuracy" in text
     assert text.endswith("; K = 5 is the fewest not told apart from the best.")
-    wide = inner_steps.by_steps(inner_steps.trained(frame)[lambda f: f["method.name"] == "imaml"])
+    trained = inner_steps.trained(frame)
+    wide = inner_steps.by_steps(trained.loc[trained["method.name"] == "imaml"])
     assert inner_steps.enough_steps(wide) == (10, 5)
     assert inner_steps.enough_steps(wide.iloc[:1])[1] is None
 
@@ -176,7 +177,7 @@ def test_the_figures_and_the_page(some, frame) -> None:
     implicit, maml, trained = figures.draw(spec, frame).values()
     names = [t.get_text() for t in implicit.figure.legends[0].get_texts()]
     assert names == ["iMAML, CG 1", "iMAML, CG 5", "iMAML, CG 20"]
-    assert len({line.get_marker() for line in implicit.figure.axes[0].lines[:3]}) == 3
+    assert len({str(line.get_marker()) for line in implicit.figure.axes[0].lines[:3]}) == 3
     curve = implicit.figure.axes[0].lines[0]
     rows = independent(some)
     wanted = rows[rows["cg"] == 1].groupby("k")["implicit"].median()

@@ -37,11 +37,13 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
 
 def words(frame: pd.DataFrame) -> dict[str, str]:
     """The statistics of both kinds of cells."""
-    return {
-        "Statistic": "Errors: median over tasks with 95% bootstrap interval over seeds, then tasks, of all "
-        "cells that gave a meta-gradient, converged or not. Accuracies: mean over seeds of the mean over the "
-        "held-out tasks, with Student's 95% interval over seeds."
-    }
+    text = (
+        "Errors: median over tasks with 95% bootstrap interval over seeds, then tasks, whether their cell "
+        "converged or not. Accuracies: mean over seeds of the mean over the held-out tasks, with Student's "
+        "95% interval over seeds."
+    )
+    failed = " Cells that failed are in no median, but for tasks that have an error."
+    return {"Statistic": text + (failed if (frame["status"] != "ok").any() else "")}
 
 
 def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:

@@ -47,6 +47,8 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
 
 def words(frame: pd.DataFrame) -> dict[str, str]:
     """The statistic: cells with a task that is not finite count here."""
+    if stability.measured(frame).empty:
+        return {}
     return {
         "Statistic": "Medians over tasks and inner step sizes with 95% bootstrap interval over seeds, then "
         "tasks; a meta-gradient that is not finite counts as an infinite norm, and has no cosine. Shares "
