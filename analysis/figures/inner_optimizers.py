@@ -36,7 +36,7 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
         "First figure: the median relative error to the exact implicit gradient against the time of one "
         "meta-gradient of all tasks, along the swept numbers of inner steps K, a curve for each optimizer; "
         "horizontal lines are the errors at which costs are compared. Second figure: each cost at the fewest "
-        "K that reach the error, as a multiple of gradient descent's at its own; no mark: not reached, by one of them."
+        "K that reach the error, as a multiple of gradient descent's at its own, where both reach it."
     )
 
 
