@@ -43,8 +43,9 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
 def words(frame: pd.DataFrame) -> dict[str, str]:
     """What the caption takes from the records beyond every caption."""
     return {
-        "Statistic": f"{stats.STATISTIC} Multiples of gradient descent are medians over seeds of quotients "
-        "on the same seed. Cells that did not converge count: to stop after K steps is what is compared."
+        "Compared": "At the fewest swept K that reach an error, nothing interpolated. Multiples of gradient "
+        "descent are medians over seeds of quotients on the same seed. Cells that did not converge count "
+        "here: to stop after K steps is what is compared."
     }
 
 
