@@ -36,16 +36,16 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
         "First figure: the median relative error to the exact implicit gradient against the time of one "
         "meta-gradient of all tasks, along the swept numbers of inner steps K, a curve for each optimizer; "
         "horizontal lines are the errors at which costs are compared. Second figure: each cost at the fewest "
-        "K that reach the error, as a multiple of gradient descent's at its own; no mark: not reached, by "
-        "one of them."
+        "K that reach the error, as a multiple of gradient descent's at its own, where both reach it."
     )
 
 
 def words(frame: pd.DataFrame) -> dict[str, str]:
     """What the caption takes from the records beyond every caption."""
     return {
-        "Statistic": f"{stats.STATISTIC} Multiples of gradient descent are medians over seeds of quotients "
-        "on the same seed. Cells that did not converge count: to stop after K steps is what is compared."
+        "Compared": "At the fewest swept K that reach an error, nothing interpolated. Multiples of gradient "
+        "descent are medians over seeds of quotients on the same seed. Cells that did not converge count "
+        "here: to stop after K steps is what is compared."
     }
 
 

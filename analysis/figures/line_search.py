@@ -41,6 +41,9 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
 
 def words(frame: pd.DataFrame) -> dict[str, str]:
     """What the caption takes from the records beyond every caption."""
+    prepared = line_search.prepared(frame)
+    if line_search.searched(prepared).empty and line_search.mapped(prepared).empty:
+        return {}
     return {
         "Statistic": "A task counts once for each inner solver and precision. Wilson score intervals of "
         "shares, though tasks of one seed share meta-parameters; "

@@ -49,9 +49,8 @@ class Searches:
     """
 
     def __init__(self, value: PerTask):
-        self._stats = {
-            f"line_search_{name}": torch.zeros_like(value) for name in ("accepted", "failures", "flat")
-        }
+        names = ("line_search_accepted", "line_search_failures", "line_search_flat")
+        self._stats = {name: torch.zeros_like(value) for name in names}
         self._stats["line_search_promise"] = torch.full_like(value, torch.nan)
 
     def add(
@@ -70,12 +69,12 @@ class Searches:
         self.count("line_search_flat", accepted & (after >= before))
         eps = torch.finfo(before.dtype).eps
         promise = -torch.where(accepted, t, first) * slope / (eps * before.abs())
-        last = self._stats["line_search_promise"]
-        self._stats["line_search_promise"] = torch.where(active, promise, last).detach()
+        name = "line_search_promise"
+        self._stats[name] = torch.where(active, promise, self._stats[name]).detach()
 
     def count(self, name: str, where: PerTask) -> None:
         """One more in the tasks ``where``."""
-        self._stats[name] = self._stats.get(name, torch.zeros_like(where, dtype=torch.float32)) + where
+        self._stats[name] = self._stats.get(name, 0.0 * where) + where
 
     def stats(self) -> dict[str, PerTask]:
         return self._stats
