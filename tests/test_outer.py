@@ -9,6 +9,7 @@ import torch
 from bench.api import OuterOptimizer
 from bench.registry import build, register
 from bench.testing import check_outer_optimizer
+from tests.toy_cells import lend_registry
 
 TOY = "toy-outer"
 
@@ -145,7 +146,6 @@ MAKERS = {
 }
 
 
-@register("outer", TOY)
 @dataclass(frozen=True)
 class Planted(OuterOptimizer):
     fault: str = "ascent"
@@ -168,7 +168,9 @@ class Planted(OuterOptimizer):
         ("too far", "lowers a convex quadratic"),
     ],
 )
-def test_planted_faults_are_found(fault, found):
+def test_planted_faults_are_found(fault, found, monkeypatch):
+    lend_registry(monkeypatch)
+    register("outer", TOY)(Planted)
     failed = {
         check.name for check in check_outer_optimizer({"name": TOY, "fault": fault}) if not check.passed
     }

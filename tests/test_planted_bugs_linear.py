@@ -8,6 +8,7 @@ import torch
 from bench import registry
 from bench.api import LinearSolver, Matvec, Noise, Solution, Vectors
 from bench.testing import check_linear_solver
+from tests.toy_cells import lend_registry
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,7 @@ class PlantedCG(LinearSolver):
 
 def failed(bug: str, monkeypatch: pytest.MonkeyPatch, **fields: float) -> list[str]:
     """The names of the checks that fail, with the solver registered for this one test."""
-    registry.load_plugins()
-    classes = {kind: dict(names) for kind, names in registry._classes.items()}
-    monkeypatch.setattr(registry, "_classes", classes)
-    monkeypatch.setattr(registry, "_names", dict(registry._names))
+    lend_registry(monkeypatch)
     registry.register("linear", "toy-planted-cg")(PlantedCG)
     checks = check_linear_solver({"name": "toy-planted-cg", "bug": bug, **fields})
     return [check.name for check in checks if not check.passed]

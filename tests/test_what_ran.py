@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from analysis import captions, figures, peers, style, table
+from bench.cli import standing
 from bench.compiled import engine, kernel, taskwise
 from bench.record import NO_KERNEL, RAN_EAGER, engine_of
 from tests import fake_records as fake
@@ -120,6 +121,15 @@ def test_the_command_line_says_it(fallen: Path):
     assert set(pd.read_csv("table.csv")["engine"]) == {RAN_EAGER}
     shown = metabench("show", kind["example"]).out
     assert f" {RAN_EAGER}\n" in shown
+
+
+def test_of_very_many_records_some_are_read(fallen: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(standing, "MOST_READ", 1)
+    metabench("run", "tiny.toml", "--jobs", 0)
+    told = metabench("status", "tiny", "--json").json()
+    assert [kind["count"] for kind in told["not_compiled"]] == [1]
+    assert told["counted_in"] == {"failures": {"read": 0, "of": 0}, "not_compiled": {"read": 1, "of": 2}}
+    assert "counted in 1 record, drawn at random from 2" in metabench("status", "tiny").out
 
 
 def test_what_is_warmed_is_said_once_and_in_words(fallen: Path):

@@ -10,13 +10,17 @@ from bench import inputs, registry, run
 from bench.cells import Cell, cell_id
 
 
+def lend_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is registered from here on is forgotten at the end of the test."""
+    registry.load_plugins()
+    classes = {kind: dict(names) for kind, names in registry._classes.items()}
+    monkeypatch.setattr(registry, "_classes", classes)
+    monkeypatch.setattr(registry, "_names", dict(registry._names))
+
+
 def register_toys(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """`tests.toy_methods`, registered and with its counters at zero, for one test."""
-    registry.load_plugins()
-    monkeypatch.setattr(
-        registry, "_classes", {kind: dict(names) for kind, names in registry._classes.items()}
-    )
-    monkeypatch.setattr(registry, "_names", dict(registry._names))
+    lend_registry(monkeypatch)
     monkeypatch.delitem(sys.modules, "tests.toy_methods", raising=False)
     for memo in (inputs.draw, run._maml, run._implicit):
         memo.cache_clear()

@@ -62,8 +62,10 @@ def show_status(study: str, results: Path, json: bool, watched: bool = False) ->
     repeated = of.store.repeated()
     if json:
         again = [{"id": cell_id, "agrees": agrees} for cell_id, agrees in repeated]
-        told = {"failures": of.failures(), "not_compiled": of.not_compiled(), "repeated": again}
-        say_json(_head(of) | told | {"jobs": jobs.plain(of)})
+        kinds = {"failures": of.failures(), "not_compiled": of.not_compiled()}
+        told = {name: kind.found for name, kind in kinds.items()} | {"repeated": again}
+        counted_in = {name: {"read": kind.read, "of": kind.of} for name, kind in kinds.items()}
+        say_json(_head(of) | told | {"counted_in": counted_in, "jobs": jobs.plain(of)})
         return code, jobs.are_alive
     say(f"{of.spec.name}: {len(of.cells):,} cells: {counted(map(of.state, of.cells))}", style="bold")
     say_strangers(len(of.strangers))

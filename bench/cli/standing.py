@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ MISSING = "missing"
 TO_DO = (MISSING, "killed")  # the states that `run` and `submit` take up unasked
 FINE = ("ok", "declined")  # the states that leave nothing to do or to repair
 SHOWN_KINDS = 12
+MOST_READ = (
+    5_000  # records that are read whole to say what failed, or what ran without kernels: about a second
+)
 MISSES, NOTHING = 1, 3  # exit codes: something failed or is missing; nothing is measured
 
 
@@ -50,43 +53,50 @@ class Standing:
         keys = varying(cell.description for cell in self.cells)
         return {cell.id: label(cell.description, keys) for cell in self.cells}
 
-    def failures(self) -> list[dict[str, Any]]:
-        """What is not ok by status and message, most frequent first: count, one example, its label."""
-        not_ok = {cell.id: cell for cell in self.cells if self.state(cell) not in ("ok", MISSING)}
-        messages = {r["id"]: headline(r) for r in self.store.each(not_ok.__contains__)}
-        warn_of(self.store)
-        keys = varying(cell.description for cell in self.cells)
-        kinds: dict[tuple[str, str], dict[str, Any]] = {}
-        for cell in not_ok.values():
-            if cell.id not in messages:  # damaged, as was just said
-                continue
-            kind = (self.state(cell), messages[cell.id])
-            if kind not in kinds:
-                kinds[kind] = {
-                    "status": kind[0],
-                    "message": kind[1],
-                    "count": 0,
-                    "example": cell.id,
-                    "label": label(cell.description, keys),
-                }
-            kinds[kind]["count"] += 1
-        return sorted(kinds.values(), key=lambda kind: -kind["count"])
+    def failures(self) -> "Kinds":
+        """What is not ok by status and message: count, one example, its label."""
+        not_ok = [cell for cell in self.cells if self.state(cell) not in ("ok", MISSING)]
+        return self._kinds(not_ok, lambda record: {"status": record["status"], "message": headline(record)})
 
-    def not_compiled(self) -> list[dict[str, Any]]:
+    def not_compiled(self) -> "Kinds":
         """Cells that ask for compiled kernels and ran without, by engine and reason: count and example."""
         compiled = (cell for cell in self.cells if cell.description.get("engine") == "compiled")
-        asked = {cell.id: cell for cell in compiled if cell.id in self.statuses}
-        keys = varying(cell.description for cell in self.cells)
-        kinds: dict[tuple[str, str], dict[str, Any]] = {}
-        for record in self.store.each(asked.__contains__) if asked else ():
-            if (engine := engine_of(record)) not in (RAN_EAGER, NO_KERNEL):
-                continue
-            why = next((one["eager"] for one in record["engine"].values()), "the method asks for no kernel")
-            example = {"example": record["id"], "label": label(asked[record["id"]].description, keys)}
-            kind = kinds.setdefault((engine, why), {"engine": engine, "message": why, "count": 0} | example)
-            kind["count"] += 1
+        return self._kinds([cell for cell in compiled if cell.id in self.statuses], _without_kernels)
+
+    def _kinds(self, cells: list[Cell], kind_of: Callable[[Record], dict[str, str] | None]) -> "Kinds":
+        """What ``kind_of`` the records of ``cells`` says, if anything, the most frequent first."""
+        # Ids are hashes: the first in their order are a draw at random, and lie together in parts.
+        read = {cell.id: cell for cell in sorted(cells, key=lambda cell: cell.id)[:MOST_READ]}
+        records = self.store.each(read.__contains__) if read else ()
+        kinds = {record["id"]: kind for record in records if (kind := kind_of(record))}
         warn_of(self.store)
-        return sorted(kinds.values(), key=lambda kind: -kind["count"])
+        keys = varying(cell.description for cell in self.cells)
+        found: dict[tuple[str, ...], dict[str, Any]] = {}
+        for cell in cells:
+            if cell.id not in kinds:  # not read, damaged as was just said, or nothing to tell
+                continue
+            key = tuple(kinds[cell.id].values())
+            if key not in found:
+                example = {"example": cell.id, "label": label(cell.description, keys)}
+                found[key] = kinds[cell.id] | {"count": 0} | example
+            found[key]["count"] += 1
+        return Kinds(sorted(found.values(), key=lambda kind: -kind["count"]), len(read), len(cells))
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """What is to be told of a study's records by kind, and how many records were read for it, of how many."""
+
+    found: list[dict[str, Any]]
+    read: int
+    of: int
+
+
+def _without_kernels(record: Record) -> dict[str, str] | None:
+    if (engine := engine_of(record)) not in (RAN_EAGER, NO_KERNEL):
+        return None
+    why = next((one["eager"] for one in record["engine"].values()), "the method asks for no kernel")
+    return {"engine": engine, "message": why}
 
 
 def standing(spec: Spec, cells: list[Cell], store: Store) -> Standing:
@@ -125,25 +135,27 @@ def headline(record: Record) -> str:
 
 def say_failures(standing: Standing, results: Path) -> None:
     """Print the kinds of failure, each with an example and how to look at it."""
-    failures = standing.failures()
-    for kind in failures[:SHOWN_KINDS]:
-        say()
-        style = "yellow" if kind["status"] in MEASURED or kind["status"] in FINE else "red"
-        say(f"{kind['count']:,} {kind['status']}: {kind['message']}", style=style)
-        say(f"  {'for example ' if kind['count'] > 1 else ''}{kind['label']}")
-        say(f"  {command('show', kind['example'], results)}")
-    if len(failures) > SHOWN_KINDS:
-        say()
-        say(f"and {len(failures) - SHOWN_KINDS} more kinds of failure; `metabench status --json` lists all")
+    _say_kinds(standing.failures(), "status", results, "kinds of failure")
 
 
 def say_not_compiled(standing: Standing, results: Path) -> None:
     """Print which compiled cells ran without a kernel, and why."""
-    for kind in standing.not_compiled()[:SHOWN_KINDS]:
+    _say_kinds(standing.not_compiled(), "engine", results, "reasons to run without kernels")
+
+
+def _say_kinds(kinds: Kinds, word: str, results: Path, what: str) -> None:
+    for kind in kinds.found[:SHOWN_KINDS]:
         say()
-        say(f"{kind['count']:,} {kind['engine']}: {kind['message']}", style="yellow")
+        style = "yellow" if word != "status" or kind["status"] in (*MEASURED, *FINE) else "red"
+        say(f"{kind['count']:,} {kind[word]}: {kind['message']}", style=style)
         say(f"  {'for example ' if kind['count'] > 1 else ''}{kind['label']}")
         say(f"  {command('show', kind['example'], results)}")
+    if len(kinds.found) > SHOWN_KINDS:
+        say()
+        say(f"and {len(kinds.found) - SHOWN_KINDS} more {what}; `metabench status --json` lists all")
+    if kinds.found and kinds.read < kinds.of:
+        say()
+        say(f"counted in {counting(kinds.read, 'record')}, drawn at random from {kinds.of:,}", style="yellow")
 
 
 def say_repeated(repeated: list[tuple[str, bool]], folder: Path) -> None:
