@@ -123,8 +123,8 @@ def test_records_of_an_earlier_study_are_told_and_kept_apart(measured: Path):
     count, warning = exported()
     assert count == 2
     assert "2 of 4 cells have no record" in warning
-    assert "2 records belong to no cell of this study file and are left out; --all takes them" in warning
-    assert exported("--all")[0] == 4
+    assert "2 records belong to no cell of this study file and are left out; --unasked takes them" in warning
+    assert exported("--unasked")[0] == 4
     (measured / "tiny.toml").write_text(TINY.replace("float64", "float32"))
     count, warning = exported()
     assert count == 4
@@ -134,7 +134,7 @@ def test_records_of_an_earlier_study_are_told_and_kept_apart(measured: Path):
         assert told in metabench(verb[0], "tiny.toml", *verb[1:]).out
     assert metabench("status", "tiny.toml", "--json").json()["of_no_cell"] == 4
     assert told in metabench("run", "tiny.toml", "--jobs", 0).out
-    assert told in metabench("report", "tiny.toml", "--all").err
+    assert told in metabench("report", "tiny.toml", "--unasked").err
     one = metabench("plan", "tiny.toml", "--json").json()["cells"][0]["id"]
     assert "belong" not in metabench("run", "tiny.toml", "--jobs", 0, "--cell", one).out
 

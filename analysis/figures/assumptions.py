@@ -29,6 +29,7 @@ LOOKS = {
     "conv4, no norm": Style("#8C510A", "P", (0, (5, 1, 1, 1, 1, 1)), filled=False),
 }
 DATA_SETS = ("linear regression", "sinusoid", "glyphs", "omniglot")
+SOMEWHERE = " violate an assumption somewhere on their inner path."
 TABLE = "Shares of tasks that violate an assumption anywhere on their inner path, with 95% Wilson intervals."
 
 
@@ -88,9 +89,7 @@ def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:
             ("", [Verdict("all problems", "", [Item("No verdict", "", "No assumptions were measured.")])])
         ]
     names = assumptions.names(here)
-    overall = [
-        Item("Any assumption", "", _share(assumptions.of_tasks(here, *names), "tasks") + " violate one.")
-    ]
+    overall = [Item("Any assumption", "", _share(assumptions.of_tasks(here, *names), "tasks") + SOMEWHERE)]
     overall += [Item("Does violating matter?", "", text) for text in _matters(here)]
     found = [Verdict("all problems", "", overall)]
     for data in assumptions.ordered(here[DATA].tolist(), DATA_SETS):
