@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from analysis.labels import pretty
+from analysis.metrics import ERRORS
 
 LEVEL = 0.95
 QUANTILE = NormalDist().inv_cdf((1 + LEVEL) / 2)
@@ -171,10 +172,57 @@ def violation_sizes(frame: pd.DataFrame) -> dict[str, pd.Series]:
     }
 
 
+def evidence(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Tables by name: shares, shares at the stages of trainings, rank correlations, median errors."""
+    if frame.empty:
+        return {}
+    ranks, medians = [], []
+    convex = frame["assumptions.violating.strongly_convex"] == 0
+    for metric in ERRORS.values():
+        for title, x in violation_sizes(frame).items():
+            if rank := correlation(x, frame[metric.column]):
+                ranks.append({"size": title, "error": metric.short} | rank._asdict())
+        for where, some in (("convex along the path", convex), ("elsewhere", ~convex)):
+            errors = frame.loc[some, metric.column].dropna()
+            medians.append(
+                {"tasks": where, "error": metric.short, "median": errors.median(), "n": len(errors)}
+            )
+    found = {"correlations": pd.DataFrame(ranks), "medians": pd.DataFrame(medians)}
+    return {"shares": _all_shares(frame), "stages": _stages(frame)} | found
+
+
 def ordered(values: Sequence[str], first: Sequence[str]) -> list[str]:
     """``values`` once each, those in ``first`` in that order, then the others by name."""
     there = set(values)
     return [v for v in first if v in there] + sorted(there - set(first))
+
+
+def _all_shares(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of tasks and of points of paths, by assumption; a column of settings that is missing: of all of them."""
+    by = [DATA, NETWORK, STAGE, STRENGTH]
+    rows: list[dict[str, Any]] = []
+    for keys in (by, [DATA, NETWORK, STAGE], [DATA, STAGE, STRENGTH]):
+        for values, group in frame.groupby(keys, sort=True):
+            where = dict(zip(keys, values, strict=True))
+            for name in names(group):
+                for of, share in (("tasks", of_tasks(group, name)), ("points", of_steps(group, name))):
+                    rows.append(where | {"assumption": NAMES[name], "of": of} | share._asdict())
+    whole = of_tasks(frame, *names(frame))._asdict()
+    rows.append({"assumption": "any", "of": "tasks"} | whole)
+    return pd.DataFrame(rows, columns=[*by, "assumption", "of", *Share._fields])
+
+
+def _stages(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of the tasks that are measured at all stages of a training, at each; and how the last compares."""
+    return pd.DataFrame(
+        {DATA: data, NETWORK: network, STAGE: stage, "assumption": NAMES[name], "last": change(some, name)}
+        | of_tasks(some[some[STAGE] == stage], name)._asdict()
+        for data, mine in frame.groupby(DATA, sort=True)
+        for network, some in at_all_stages(mine)
+        for name in names(some)
+        for stage in STAGES.values()
+        if (some[STAGE] == stage).any()
+    )
 
 
 def _text(frame: pd.DataFrame, column: str) -> pd.Series:

@@ -127,6 +127,11 @@ def tables(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return made
 
 
+def evidence(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What the verdict's numbers are read from."""
+    return assumptions.evidence(assumptions.measured(frame))
+
+
 def _cell(share: assumptions.Share) -> tuple[str, str]:
     text, _, interval = str(share).partition(" [")
     return text, f"[{interval}" if interval else ""
