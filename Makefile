@@ -62,7 +62,10 @@ reference: libraries
 	$(BIN)/metabench profile peers > results/reference/peers/profile.md
 	$(BIN)/metabench warm scaling || test $$? -eq 1
 	$(BIN)/metabench run scaling --jobs 1 --results results/reference || test $$? -eq 1
-	for study in accuracy_vs_steps cost_vs_steps estimators libraries peers scaling; do \
+	for study in precision data_scale unrolling mixed; do \
+		$(BIN)/metabench run $$study --jobs 2 --results results/reference || test $$? -eq 1 || exit 1; \
+	done
+	for study in accuracy_vs_steps cost_vs_steps estimators libraries peers scaling precision data_scale unrolling mixed; do \
 		$(BIN)/metabench compact $$study --results results/reference && \
 		$(BIN)/metabench figures $$study --results results/reference || exit 1; \
 	done

@@ -1,9 +1,9 @@
-"""The numbers of the page on the reference records, and the table of libraries, written from these records.
+"""The numbers of the pages on the reference records, and the table of libraries, from these records.
 
-`python -m analysis.readme` writes both.
+`python -m analysis.readme` writes all of them.
 
-The page, results/README.md, marks each place with a pair of comments, `begin: NAME` and `end: NAME`; what
-stands between them is computed here, never typed. A test compares the two.
+A page marks each place with a pair of comments, `begin: NAME` and `end: NAME`; what stands between them is
+computed here, never typed. A test compares the two.
 """
 
 import re
@@ -16,10 +16,11 @@ import pandas as pd
 from analysis import captions, peers, scaling, table, units
 from analysis.figures.estimators import front
 from analysis.labels import pretty
+from analysis.quotes import REFERENCE, not_yet, numerical_section, picture, rounding_section
 from bench.record import Store
 
-REFERENCE = Path("results/reference")
-PAGE = Path("results/README.md")
+OURS = ("rounding",)  # of the sections, those of the README; the others are of the page in results/
+PAGES = (Path("README.md"), Path("results/README.md"))
 MEMORY = ["tensor_bytes.peak", "resident.peak_bytes", "resident.growth_bytes"]
 PROBLEMS = ("linear_regression", "sinusoid", "glyphs")  # of the studies of many methods
 
@@ -41,17 +42,19 @@ def sections(results: Path) -> dict[str, str]:
         "libraries": library_table(libraries, "sinusoid"),
         "peers": peers_section(speed),
         "scaling": scaling_section(growth),
+        "numerical": numerical_section(results),
+        "rounding": rounding_section(results),
     }
 
 
-def update(page: Path, results: Path) -> str:
-    """The page's text with every marked place filled; raises `ValueError` if a marker is missing."""
+def update(page: Path, found: dict[str, str]) -> str:
+    """The page's text with every place of ``found`` filled; raises `ValueError` if a marker is missing."""
     text = page.read_text(encoding="utf-8")
-    for name, content in sections(results).items():
+    for name, content in found.items():
         pattern = re.compile(rf"(<!-- begin: {name} -->\n).*?(<!-- end: {name} -->)", re.DOTALL)
-        text, found = pattern.subn(lambda m, c=content: f"{m[1]}{c}\n{m[2]}", text)
-        if found != 1:
-            raise ValueError(f"{page} has {found} places marked 'begin: {name}'; it needs one")
+        text, places = pattern.subn(lambda m, c=content: f"{m[1]}{c}\n{m[2]}", text)
+        if places != 1:
+            raise ValueError(f"{page} has {places} places marked 'begin: {name}'; it needs one")
     return text
 
 
@@ -248,19 +251,6 @@ def scaling_section(frame: pd.DataFrame) -> str:
     return f"{scaling.exponent_table(frame)}\n\n{figure}"
 
 
-def picture(study: str, number: int, words: str) -> str:
-    """Markdown that shows a study's figure of that number."""
-    name = study if number == 0 else f"{study}-{number + 1}"
-    return f"![{words}]({REFERENCE.name}/{study}/figures/{name}.png)"
-
-
-def not_yet(study: str) -> str:
-    """What stands where a reference study has no records."""
-    return (
-        f"Not measured yet: `metabench run {study} --results {REFERENCE}`, then `python -m analysis.readme`."
-    )
-
-
 def libraries_page(results: Path) -> str:
     """The table of all problems, for the folder of the study."""
     frame = table.frame(Store(results, "libraries").records())
@@ -270,6 +260,14 @@ def libraries_page(results: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def updated(root: Path) -> dict[Path, str]:
+    """The pages under ``root``, with what belongs there."""
+    found = sections(root / REFERENCE)
+    ours = {name: found.pop(name) for name in OURS}
+    return {page: update(root / page, part) for page, part in zip(PAGES, (ours, found), strict=True)}
+
+
 if __name__ == "__main__":
-    PAGE.write_text(update(PAGE, REFERENCE), encoding="utf-8")
+    for page, text in updated(Path()).items():
+        page.write_text(text, encoding="utf-8")
     (REFERENCE / "libraries" / "table.md").write_text(libraries_page(REFERENCE), encoding="utf-8")

@@ -10,6 +10,7 @@ from analysis import stats, style, table
 from analysis.metrics import ROUNDING, TRUNCATION, Metric
 
 SHARE = Metric("rounding_share", "share of rounding", "rounding", "ratio", True)
+NOTHING = 1e-20  # per cent: bounds of what is zero are the smallest floats
 METHODS = ("maml", "truncated-maml", "imaml")
 
 
@@ -38,15 +39,18 @@ def over_steps(frame: pd.DataFrame, reference: str) -> pd.DataFrame:
 
 
 def _at(steps: float, median: float, low: float, high: float) -> str:
-    percent = _percent(median)
+    of = f"{steps:g} step{'' if steps == 1 else 's'}"
+    return f"at {of} is {percent(median, low, high)} rounding, {_percent(1 - median)} % truncation"
+
+
+def percent(median: float, low: float, high: float) -> str:
+    """A share and its interval as "67 % [64, 83]"."""
     interval = "" if pd.isna(low) or low == high else f" [{_percent(low)}, {_percent(high)}]"
-    rest = f"{100 - float(percent):.10g}"
-    return (
-        f"at {steps:g} step{'' if steps == 1 else 's'} is {percent} %{interval} rounding, {rest} % truncation"
-    )
+    return f"{_percent(median)} %{interval}"
 
 
 def _percent(share: float) -> str:
-    """To two digits, of whichever of the two shares is the smaller."""
+    """To two digits, of whichever of the two shares is the smaller; what no float64 adds to 1 is 0."""
     small = float(f"{100 * min(share, 1 - share):.2g}")
+    small = 0.0 if small < NOTHING else small
     return f"{small if share <= 0.5 else 100 - small:.10g}"

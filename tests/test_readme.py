@@ -1,4 +1,4 @@
-"""The numbers of results/README.md are those of the committed records, and the README's commands exist."""
+"""The numbers of both READMEs are those of the committed records, and the commands they name exist."""
 
 import re
 import subprocess
@@ -19,14 +19,17 @@ REFERENCE = ROOT / "results" / "reference"
 
 
 def test_the_numbers_are_written_from_the_records() -> None:
-    assert readme.update(ROOT / "results" / "README.md", REFERENCE) == PAGE
+    pages = readme.updated(ROOT)
+    assert list(pages) == list(readme.PAGES)
+    for page, text in pages.items():
+        assert text == (ROOT / page).read_text(encoding="utf-8"), page
 
 
 def test_a_missing_marker_is_said(tmp_path: Path) -> None:
     broken = tmp_path / "README.md"
     broken.write_text(PAGE.replace("begin: memory", "begin: memories"), encoding="utf-8")
     with pytest.raises(ValueError, match="memory"):
-        readme.update(broken, REFERENCE)
+        readme.update(broken, {"memory": ""})
 
 
 def test_every_command_of_the_readme_exists() -> None:

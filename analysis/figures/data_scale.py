@@ -5,10 +5,11 @@ from collections.abc import Collection
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import facets, grid, labels
+from analysis import facets, grid, labels, numerical
 from analysis.metrics import ERRORS, OWN_ROUNDING, listed
+from analysis.numerical import SCALE
+from analysis.verdict import Verdict
 
-SCALE = "problem.input_scale"
 METRICS = (ERRORS["implicit"], ERRORS["maml"], OWN_ROUNDING)
 
 
@@ -19,6 +20,11 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
         "Of each method, against the factor that all inputs are multiplied by, a curve for each dtype: "
         f"{measures}. Columns: methods. One figure for each problem."
     )
+
+
+def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:
+    """The answer in words."""
+    return [("", numerical.data_scale(frame.assign(**{SCALE: _scale(frame)})))]
 
 
 def draw(frame: pd.DataFrame) -> list[Figure]:

@@ -7,8 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import grid, panels, scales, stats, style, table
+from analysis import grid, numerical, panels, scales, stats, style, table
 from analysis.metrics import ERRORS, OWN_ROUNDING, Metric
+from analysis.verdict import Verdict
 
 ROW = 0.155  # inches
 
@@ -20,6 +21,11 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
         "another precision than the inputs; a mark is the dtype of the inputs and of all other parts. "
         "Columns: problems."
     )
+
+
+def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:
+    """The answer in words."""
+    return [("", numerical.mixed(frame))]
 
 
 def draw(frame: pd.DataFrame) -> list[Figure]:

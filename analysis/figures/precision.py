@@ -5,8 +5,9 @@ from collections.abc import Collection
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import facets, grid, table
+from analysis import facets, grid, numerical, table
 from analysis.metrics import ERRORS, ROUNDING, TRUNCATION, listed
+from analysis.verdict import Verdict
 
 PARTS = " Rounding and truncation are proven upper bounds, relative to the exact gradient as the error is."
 METRICS = (ERRORS["implicit"], ROUNDING["implicit"], TRUNCATION["implicit"], ERRORS["maml"])
@@ -20,6 +21,11 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
         f"{measures}. Columns: methods. One figure for each problem."
     )
     return text + (PARTS if frame[ROUNDING["implicit"].column].notna().any() else "")
+
+
+def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:
+    """The answer in words."""
+    return [("", numerical.precision(frame))]
 
 
 def draw(frame: pd.DataFrame) -> list[Figure]:

@@ -5,10 +5,10 @@ from collections.abc import Collection
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import facets, table
+from analysis import facets, numerical, table
 from analysis.metrics import ERRORS
-
-RATE = "method.inner.learning_rate"
+from analysis.numerical import RATE
+from analysis.verdict import Verdict
 
 
 def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
@@ -19,6 +19,11 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
         "and MAML unrolled from a later step on. Columns: the inner learning rate. One figure for each "
         "problem."
     )
+
+
+def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:
+    """The answer in words."""
+    return [("", numerical.unrolling(frame))]
 
 
 def draw(frame: pd.DataFrame) -> list[Figure]:

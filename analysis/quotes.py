@@ -1,0 +1,68 @@
+"""What pages quote of the reference studies: the answers of their verdicts, and their figures."""
+
+import textwrap
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import figures, rounding, style, table
+from analysis.verdict import Verdict
+from bench.record import Store
+from bench.spec import load, shipped
+
+REFERENCE = Path("results/reference")
+NUMERICAL = ("precision", "data_scale", "unrolling", "mixed")
+
+
+def answers(results: Path, study: str) -> list[Verdict]:
+    """The verdicts of a reference study; none where it has no records."""
+    file = results / study / f"{study}.toml"
+    frame = table.frame(Store(results, study).records()) if file.exists() else pd.DataFrame()
+    if frame.empty:
+        return []
+    return [verdict for _, group in figures.module(load(file)).verdicts(frame) for verdict in group]
+
+
+def numerical_section(results: Path) -> str:
+    """Question, answer and figure of each study that asks whether it is numerical."""
+    parts = []
+    for study in NUMERICAL:
+        found = answers(results, study)
+        said = [textwrap.fill(item.text, 110) for item in found[0].items[:1]] if found else [not_yet(study)]
+        question = load(shipped()[study]).question
+        parts += [f"### {question}", *said, picture(study, 0, question)]
+    return "\n\n".join(parts)
+
+
+def rounding_section(results: Path) -> str:
+    """The answer of `precision`, and how MAML's gap splits, by dtype and number of inner steps."""
+    found = answers(results, "precision")
+    if not found:
+        return not_yet("precision")
+    frame = table.frame(Store(results, "precision").records())
+    frame = frame[frame["method.name"] == "maml"]
+    steps = sorted(int(k) for k in frame["steps"].unique())
+    lines = [
+        "| % rounding | " + " | ".join(f"K = {k}" for k in steps) + " |",
+        "|---" * (len(steps) + 1) + "|",
+    ]
+    for problem in frame["problem"].unique():
+        for dtype in style.dtypes(frame["dtype"]):
+            here = frame[(frame["problem"] == problem) & (frame["dtype"] == dtype)]
+            points = rounding.over_steps(here, "implicit").reindex(steps)
+            shares = [rounding.percent(*point) for point in points.itertuples(index=False)]
+            lines.append(f"| {problem}, {dtype} | " + " | ".join(shares) + " |")
+    return textwrap.fill(found[0].items[0].text, 110) + "\n\n" + "\n".join(lines)
+
+
+def picture(study: str, number: int, words: str) -> str:
+    """Markdown that shows a study's figure of that number."""
+    name = study if number == 0 else f"{study}-{number + 1}"
+    return f"![{words}]({REFERENCE.name}/{study}/figures/{name}.png)"
+
+
+def not_yet(study: str) -> str:
+    """What stands where a reference study has no records."""
+    return (
+        f"Not measured yet: `metabench run {study} --results {REFERENCE}`, then `python -m analysis.readme`."
+    )
