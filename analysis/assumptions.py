@@ -198,7 +198,7 @@ def ordered(values: Sequence[str], first: Sequence[str]) -> list[str]:
 
 
 def _all_shares(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of tasks and of points of paths, by assumption; a column of settings that is missing: of all of them."""
+    """Of tasks and of points of paths, by assumption; where a setting is missing, of all its values."""
     by = [DATA, NETWORK, STAGE, STRENGTH]
     rows: list[dict[str, Any]] = []
     for keys in (by, [DATA, NETWORK, STAGE], [DATA, STAGE, STRENGTH]):

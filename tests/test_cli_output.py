@@ -113,6 +113,36 @@ def test_reports_on_several_studies_do_not_overwrite_each_other(measured: Path):
     assert "Reptile" not in pages[Path("results/tiny/report.html")]
 
 
+def test_a_report_on_all_studies_is_one_page_in_order(measured: Path):
+    for name, method in (("peers", "reptile"), ("assumptions", "fomaml")):
+        Path(f"{name}.toml").write_text(TINY.replace("Does the", f"Does {name}'s").replace("fomaml", method))
+        assert metabench("run", f"{name}.toml", "--jobs", 0).code == 0
+    (one, *_) = Store("results", "peers").records()
+    (measured / "results/peers/records" / f"{one['id']}.json").unlink()
+    result = metabench("report", "--all")
+    assert result.code == 0, result.err
+    assert "report on assumptions, peers, tiny: results/report.html" in result.out
+    page = Path("results/report.html").read_text()
+    assert re.findall(r'<article id="(\w+)"', page) == ["assumptions", "peers", "tiny"]
+    assert re.findall(r'href="#(\w+)">Does', page) == ["assumptions", "peers", "tiny"]
+    assert page.count("All 4 cells of the plan have a record") == 2
+    assert "Of 4 cells of the plan 3 have a record" in page
+    assert one["id"] in page
+
+
+@pytest.mark.parametrize("arguments", [[], ["tiny", "--all"]])
+def test_a_report_is_on_named_studies_or_on_all(measured: Path, arguments: list[str]):
+    result = metabench("report", *arguments)
+    assert result.code == 2
+    assert "name studies, or give --all" in result.err
+
+
+def test_a_report_on_all_of_nothing_says_what_to_do(fresh: Path):
+    result = metabench("report", "--all")
+    assert result.code == 3
+    assert "nothing is measured under results; first: metabench run demo" in result.err
+
+
 def test_records_of_an_earlier_study_are_told_and_kept_apart(measured: Path):
     (measured / "tiny.toml").write_text(TINY.replace("steps = [1, 2]", "steps = [2, 3]"))
 
