@@ -350,12 +350,8 @@ def test_large_scatters_are_pixels_and_coordinates_short():
     )
     (first, *_) = drawing.values()
     axes = first.figure.axes[0]
-    axes.plot(
-        np.linspace(1, 2, pictures.MOST_POINTS + 1),
-        np.linspace(1, 2, pictures.MOST_POINTS + 1),
-        "o",
-        linestyle="None",
-    )
+    x, y = (np.linspace(*ends, pictures.MOST_POINTS + 1) for ends in (axes.get_xlim(), axes.get_ylim()))
+    axes.plot(x, y, "o", linestyle="None")
     shown = base64.b64decode(pictures.picture("demo", first).source.partition(",")[2]).decode()
     assert "<image" in shown
     paths = " ".join(re.findall(r' d="([^"]*)"', shown))
