@@ -1,8 +1,8 @@
 """The assumptions of Theorem 1 as columns, per task, and the shares of tasks and of steps that violate them.
 
 ``assumptions.violating.A`` and ``assumptions.points.A`` of a task: at how many points of its inner path it
-violates assumption A, of how many where that is known; ``assumptions.S`` is the size S at the last point
-(see `bench.assumptions`).
+violates assumption A, of how many where that is known; ``assumptions.S`` is the size S at the last point,
+``assumptions.start.largest`` the largest eigenvalue of the Hessian of G at theta (see `bench.assumptions`).
 """
 
 from collections.abc import Sequence
@@ -73,7 +73,10 @@ def rows(found: dict[str, Any]) -> list[dict[str, Any]]:
             known = [value for value in tasks[task] if value is not None]
             row[f"assumptions.violating.{name}"] = sum(known)
             row[f"assumptions.points.{name}"] = len(known)
-        made.append(row | {f"assumptions.{name}": tasks[task][-1] for name, tasks in sizes.items()})
+        row |= {f"assumptions.{name}": tasks[task][-1] for name, tasks in sizes.items()}
+        if "largest" in sizes:
+            row["assumptions.start.largest"] = sizes["largest"][task][0]
+        made.append(row)
     return made
 
 

@@ -13,7 +13,7 @@ from bench.spec import TRAIN
 _NOT_SETTINGS = ("environment.", "time.", "tensor_bytes.", "resident.", "calls.", "pass_seconds.", "stats.")
 _NOT_SETTINGS += ("error.", "cosine.", "norm_ratio.", "missing.", "how.", "numerics.", "certified.")
 _NOT_SETTINGS += ("evaluation.", "test.", "train.")
-_NOT_SETTINGS += ("assumptions.",)
+_NOT_SETTINGS += ("assumptions.", "switches.")
 _LABELS = {"id", "study", "status", "reason", "problem", "method", "started", "seconds", "task", "converged"}
 _LABELS |= {"stationarity", "query_loss", "query_accuracy", "meta_grad_norm", "meta_grad_sha256", "contract"}
 _LABELS |= {"method.inner.steps", "method.steps"}  # the column "steps" holds both

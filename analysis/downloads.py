@@ -4,7 +4,6 @@ import base64
 import gzip
 from collections.abc import Iterable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -43,7 +42,7 @@ def link(name: str, what: str, frame: pd.DataFrame) -> Link:
 
 
 def of_verdict(
-    study: str, own: ModuleType, frame: pd.DataFrame, verdicts: Iterable[tuple[str, list[Verdict]]]
+    study: str, own: Any, frame: pd.DataFrame, verdicts: Iterable[tuple[str, list[Verdict]]]
 ) -> list[Link]:
     """The sentences of a verdict, and the tables that their numbers are read from.
 
@@ -100,7 +99,7 @@ def _usual(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
         if shares := _rounding(table.with_axes(measured)):
             found["rounding"] = pd.concat(shares, ignore_index=True)
     if len(runs := trainings(frame)):
-        tests = [column for column in runs if column.startswith("test.") and runs[column].notna().any()]
+        tests = [m.column for m in metrics.TESTS.values() if runs[m.column].notna().any()]
         found["evaluations"] = runs[[c for c in (*_OF_RUNS, *tests) if c in runs]]
     return found
 

@@ -167,11 +167,13 @@ def _apart(labels: list[str], flat: list[dict[str, Any]], within: list[Any]) -> 
     groups: dict[tuple[str, Any], list[dict[str, Any]]] = {}
     for label, one, group in zip(labels, flat, within, strict=True):
         groups.setdefault((label, group), []).append(one)
+    differing = {}
+    for name, together in groups.items():
+        keys = dict.fromkeys(key for one in together for key in one if key not in STEPS)
+        differing[name] = [key for key in keys if len({repr(one.get(key)) for one in together}) > 1]
     full = []
     for label, one, group in zip(labels, flat, within, strict=True):
-        together = groups[label, group]
-        keys = dict.fromkeys(key for other in together for key in other if key not in STEPS)
-        differ = [key for key in keys if len({repr(other.get(key)) for other in together}) > 1]
+        differ = differing[label, group]
         words = (f"{key} {one[key]!r}" if one.get(key) is not None else f"no {key}" for key in differ)
         full.append(", ".join([label, *words]))
     return full

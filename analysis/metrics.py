@@ -118,6 +118,10 @@ SECONDS = Metric(
     "time.median_s", "time of one\nmeta-gradient", "time", "seconds", low="time.low_s", high="time.high_s",
     words="wall time",
 )  # fmt: skip
+CPU_SECONDS = Metric(
+    "time.cpu_s", "CPU time of one\nmeta-gradient", "CPU time", "seconds",
+    low="time.cpu_low_s", high="time.cpu_high_s", words="seconds of CPU over all threads",
+)  # fmt: skip
 RATIO = Metric(
     "time.ratio", "time / FOMAML's", "times FOMAML", "ratio", low="time.ratio_low", high="time.ratio_high",
     words="time as a multiple of first-order MAML's with the same inner solver",

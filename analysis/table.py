@@ -9,7 +9,8 @@ Rows of `frame` are tasks of cells. Columns:
 - per task: ``task``, ``error.R cosine.R norm_ratio.R missing.R`` for each reference R ("maml", "implicit"),
   ``how.R``, ``stationarity query_loss query_accuracy converged meta_grad_norm``, ``stats.*`` and
   ``numerics.*`` (see `bench.numerics`).
-- per task where asked for: ``certified.*``, ``missing.certified`` and ``assumptions.*``, see their modules.
+- per task where asked for: ``certified.*``, ``missing.certified`` and ``assumptions.*``, see their modules;
+  ``switches.jump``, ``switches.growth`` and ``switches.mismatch.H`` at distance H (`bench.switches`).
 - per evaluation of a cell that trains: ``evaluation.*``; see `analysis.training`, also for its ``test.*`` and
   ``train.*``. ``outer`` is what figures call the outer optimizer, and stands in ``method`` too.
 - per cell, repeated on each of its rows: ``time.*`` (seconds; ``ratio`` is the median over rounds of the
@@ -56,12 +57,13 @@ _NUMBERS += [f"{kind}.{r}" for r in REFERENCES for kind in ("error", "cosine", "
 _RATIOS = ("ratio", "relative", "control_ratio")
 _NUMBERS += [f"time.{k}{end}" for k in _RATIOS for end in ("", "_low", "_high")]
 _NUMBERS += ["time.median_s", "time.low_s", "time.high_s", "time.reference_median_s", "time.rounds"]
+_NUMBERS += ["time.cpu_s", "time.cpu_low_s", "time.cpu_high_s"]
 _NUMBERS += ["tensor_bytes.peak", "tensor_bytes.n_params", "resident.growth_bytes", "resident.peak_bytes"]
 _NUMBERS += ["calls.derivatives", "certified.rounding", *training.TESTS]
 _NUMBERS += [f"certified.{part}.{r}" for part in ("rounding", "truncation") for r in REFERENCES]
 _WHOLE = {"seed", "task", "threads", "tasks_at_once", "n_tasks", STEPS, *training.WHOLE}
 # With whatever follows.
-_NUMERIC = ("stats.", "calls.", "pass_seconds.", "numerics.", "certified.", "assumptions.")
+_NUMERIC = ("stats.", "calls.", "pass_seconds.", "numerics.", "certified.", "assumptions.", "switches.")
 CORE = (*_TEXT, *_NUMBERS, "converged")  # columns that are always there
 
 
@@ -222,7 +224,7 @@ def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
         common["calls.derivatives"] = sum(
             calls.get(k, 0) for k in ("inner_grads", "inner_hvps", "outer_grads")
         )
-    tasks = _tasks(record.get("accuracy") or {}, record.get("numerics") or {})
+    tasks = _tasks(record.get("accuracy") or {}, record.get("numerics") or {}, record.get("switches") or {})
     proven = certified.rows(record.get("certified") or {})
     assumed = assumptions.rows(record.get("assumptions") or {})
     if (n := max(len(proven), len(assumed))) and "task" not in tasks[0]:
@@ -231,11 +233,16 @@ def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
     return [common | a | b | c for a, b, c in zip_longest(tasks, proven, assumed, fillvalue={})]
 
 
-def _tasks(accuracy: dict[str, Any], numerics: dict[str, Any]) -> list[dict[str, Any]]:
+def _tasks(
+    accuracy: dict[str, Any], numerics: dict[str, Any], switches: dict[str, Any]
+) -> list[dict[str, Any]]:
     per_task: dict[str, list[Any] | None] = {k: accuracy.get(k) for k in ("converged", "meta_grad_norm")}
     per_task |= accuracy.get("adapted") or {}
     per_task |= {f"stats.{k}": v for k, v in (accuracy.get("stats") or {}).items()}
     per_task |= {f"numerics.{k}": v for k, v in numerics.items() if isinstance(v, list)}
+    per_task |= {f"switches.{k}": switches[k] for k in ("jump", "growth") if k in switches}
+    for i, h in enumerate(switches.get("distances") or []):
+        per_task[f"switches.mismatch.{h:g}"] = [row[i] for row in switches["mismatch"]]
     constant: dict[str, Any] = {"meta_grad_sha256": accuracy.get("meta_grad_sha256")} if accuracy else {}
     missing: dict[str, dict[str, str]] = {}
     for name, reference in (accuracy.get("references") or {}).items():
@@ -273,6 +280,9 @@ def _time(time: dict[str, Any]) -> dict[str, float]:
     own = stats.bootstrap(samples)
     found = {"time.median_s": own.median, "time.low_s": own.low, "time.high_s": own.high}
     found["time.rounds"] = len(samples)
+    if cpu := time.get("cpu_s"):
+        spent = stats.bootstrap(np.array(cpu, dtype=float))
+        found |= {"time.cpu_s": spent.median, "time.cpu_low_s": spent.low, "time.cpu_high_s": spent.high}
     for name, values in (("ratio", samples), ("control_ratio", control)):
         if len(reference) and len(values) == len(reference):
             paired = stats.bootstrap(values / reference)

@@ -51,19 +51,24 @@ def time_interleaved(
 
     A round times the three in an order that rotates from round to round: on a shared machine only samples
     taken side by side compare. Garbage is collected between samples, never inside one. Returns all samples:
-    `samples_s`, `reference_s`, `control_s` (lists of ``repeats`` numbers) and `n_warmup`, the rounds before.
+    `samples_s`, `reference_s`, `control_s` (lists of ``repeats`` numbers), `cpu_s`, the seconds of CPU that
+    this process spent in each of the first, over all threads, and `n_warmup`, the rounds before.
     """
     runs = {"samples_s": run, "reference_s": reference, "control_s": reference}
     sample = _cuda_sample if device.type == "cuda" else _cpu_sample
-    times: dict[str, list[float]] = {name: [] for name in runs}
+    times: dict[str, list[float]] = {name: [] for name in (*runs, "cpu_s")}
     order = list(runs)
     with _no_collection():
         for number in range(-n_warmup, repeats):
             for name in order:
                 gc.collect()
+                before = time.process_time()
                 seconds = sample(runs[name])
+                spent = time.process_time() - before
                 if number >= 0:
                     times[name].append(seconds)
+                    if name == "samples_s":
+                        times["cpu_s"].append(spent)
             order = order[1:] + order[:1]
     return {**times, "n_warmup": n_warmup}
 

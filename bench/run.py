@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from bench import accuracy, assumptions, cores, course, inputs, measure, numerics, registry, start
+from bench import accuracy, assumptions, cores, course, inputs, measure, numerics, registry, start, switches
 from bench.api import Bilevel, Estimate
 from bench.at_once import usual
 from bench.cells import Cell
@@ -34,9 +34,9 @@ def run_cell(cell: Cell, study: str, desk: Desk = _NO_DESK) -> Record:
     """Measure one cell, or train, and return its record.
 
     Order: inputs (outside all clocks), one call of the method, accuracy, certified arithmetic, numerics,
-    assumptions, time, tensor bytes, resident peak. A plugin's failure is never raised: it becomes the
-    record's status and reason, and what was measured before it stays. The same cell gives the same bits. The
-    caller's thread count and random state are untouched.
+    assumptions, switches, time, tensor bytes, resident peak. A plugin's failure is never raised: it becomes
+    the record's status and reason, and what was measured before it stays. The same cell gives the same bits.
+    The caller's thread count and random state are untouched.
     """
     record: Record = {
         "schema": SCHEMA,
@@ -141,6 +141,9 @@ def _measure(description: dict[str, Any], record: Record, desk: Desk) -> None:
             record["assumptions"] = assumptions.observe(
                 cell, exact, estimate, description.get("path_points", PATH_POINTS)
             )
+    if "switches" in description["passes"]:
+        with measure.stopwatch(seconds, "switches"), inputs.threads(1):
+            record["switches"] = switches.observe(cell, inputs.exact(inputs.exact_key(description)))
     n_params = bilevel.meta.numel()
     del bilevel, estimate  # nothing of this call weighs on the passes below
     if "time" in description["passes"]:

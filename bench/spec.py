@@ -19,11 +19,13 @@ SPLITS = ("train", "val", "test")
 DTYPES = ("float64", "float32", "tf32", "bfloat16", "float16")
 ENGINES = ("eager", "compiled")
 # The modules of analysis/figures, which nothing here may import; a test compares the two.
-FIGURES = ("accuracy_vs_steps", "assumptions", "cost_vs_steps", "data_scale", "estimators", "learning_curves")
-FIGURES += ("libraries", "mixed", "overview", "peers", "precision", "scaling", "unrolling")
+FIGURES = ("accuracy_vs_steps", "assumptions", "cost_vs_steps", "data_scale", "estimators")
+FIGURES += ("failure_atlas", "inner_optimizers", "inner_steps", "learning_curves", "libraries")
+FIGURES += ("line_search", "mixed", "overview", "peers", "precision", "scaling", "stability")
+FIGURES += ("unrolling",)
 USUAL_PASSES = ("accuracy", "time", "tensor_bytes", "resident")
 # A new pass goes to the end: ids hold them in this order.
-PASSES = (*USUAL_PASSES, "certified", "numerics", "assumptions")
+PASSES = (*USUAL_PASSES, "certified", "numerics", "assumptions", "switches")
 STAGES = ("start", "half", "end")  # of a training, whose meta-parameters are kept
 TRAIN = "train"  # the pass of a training cell, in place of all others
 KINDS = ("measure", TRAIN)
@@ -270,9 +272,8 @@ def _seeds(value: Any, way: Way) -> tuple[int, ...]:
 
 def _passes(value: Any, way: Way) -> tuple[str, ...]:
     given = _many(_one_of(PASSES, "pass"))(value, way)
-    return tuple(
-        name for name in PASSES if name in given
-    )  # one order, so that it does not alter the cell's id
+    # In one order, so that it does not alter the cell's id.
+    return tuple(name for name in PASSES if name in given)
 
 
 _CHECKS: dict[str, _Check] = {

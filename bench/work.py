@@ -12,6 +12,7 @@ OVERHEAD_S = 0.5
 CALL_S, CALL_PER_NUMBER_S = 1e-3, 2e-8  # one inner gradient of a batch: fixed, and per task and parameter
 PROOF_CALL_S, PROOF_PER_NUMBER_S = 0.01, 2e-5  # of one task in balls, and of its reference
 POINT_CALLS = 4_000  # of the pass assumptions, in inner gradients of the batch
+MAP_CALLS = 150  # of the method, of the pass switches
 DRAW_S = 1e-3  # of one task
 
 
@@ -32,6 +33,7 @@ def _of_passes(cost: Counts, of: dict[str, Any], n_params: int) -> float:
     calls += 2 * rounds * (1 + cost.inner_grads)  # first-order MAML beside it
     calls += 3 * one * ("accuracy" in of["passes"]) + 3 * one * ("numerics" in of["passes"])
     calls += POINT_CALLS * ("assumptions" in of["passes"])
+    calls += MAP_CALLS * one * ("switches" in of["passes"])
     proof = one * of["n_tasks"] * ("certified" in of["passes"])
     fixed = OVERHEAD_S + FRESH_PROCESS_S * ("resident" in of["passes"])
     fixed += proof * (PROOF_CALL_S + PROOF_PER_NUMBER_S * n_params)

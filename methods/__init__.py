@@ -11,6 +11,7 @@ from methods.imaml_authors_code import IMAMLAuthorsCode
 from methods.imaml_no_prox import IMAMLNoProx
 from methods.imaml_warm_start import IMAMLWarmStart
 from methods.maml import MAML
+from methods.maml_line_search import MAMLLineSearch
 from methods.one_step import OneStep
 from methods.reptile import Reptile
 from methods.shine import SHINE
@@ -28,6 +29,7 @@ __all__ = [
     "IMAMLAuthorsCode",
     "IMAMLNoProx",
     "IMAMLWarmStart",
+    "MAMLLineSearch",
     "OneStep",
     "Reptile",
     "TruncatedMAML",

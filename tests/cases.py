@@ -58,6 +58,8 @@ METHODS = [
     MethodCase("maml-higher", {"inner": MOMENTUM}, "maml", True),
     MethodCase("maml-higher", {"inner": ADAM}, "maml"),
     MethodCase("shine"),
+    MethodCase("maml-line-search", {"inner": {"name": "armijo", "steps": 5}}, None, True),
+    MethodCase("maml-line-search", {"inner": {"name": "lbfgs", "steps": 4}}, None, True),
     MethodCase("fomaml"),
     MethodCase("fomaml", {"inner": {"name": "gradient_descent", "steps": 0}}, "maml", True),
     MethodCase("reptile"),
@@ -199,6 +201,7 @@ PARTS = [
     PartCase("inner", "nesterov", {"momentum": None}),
     PartCase("inner", "armijo"),
     PartCase("inner", "lbfgs"),
+    PartCase("inner", "learned_rate", {"learning_rate": 0.005}),
     PartCase("inner", "in_dtype"),
     PartCase("inner", "in_dtype", {"inner": "armijo"}),
     PartCase("inner", "gradients_in"),
@@ -211,6 +214,8 @@ PARTS = [
     PartCase("curvature", "in_dtype", {"loss_scale": 256.0, "curvature": "gauss_newton"}),
     PartCase("problem", "linear_regression"),
     PartCase("problem", "linear_regression", {"scale": 0.1, "input_scale": 3.0}),
+    PartCase("problem", "learned_rate"),
+    PartCase("problem", "learned_rate", {"problem": "linear_regression"}),
     PartCase("problem", "sinusoid", {"network": {"name": "mlp", "activation": "tanh"}}),
     PartCase(
         "problem", "glyphs", {"network": {"name": "mlp", "hidden": [12], "activation": "tanh"}, "ways": 3}

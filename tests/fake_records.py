@@ -367,6 +367,7 @@ def _costs(cell: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     if "time" in cell["passes"]:
         samples, reference, control = np.exp(rng.normal(0, 0.03, (3, rounds))) * drift
         passes["time"] = {
+            "cpu_s": (0.9 * clean * samples).tolist(),
             "samples_s": (clean * samples).tolist(), "reference_s": (one * steps * reference).tolist(),
             "control_s": (one * steps * control).tolist(), "reference": FOMAML, "n_warmup": 2,
         }  # fmt: skip

@@ -25,7 +25,7 @@ def test_samples_are_kept_apart_and_rotate():
     log = []
     times = time_interleaved(lambda: log.append("m"), lambda: log.append("r"), 6, CPU, n_warmup=3)
     assert {name: len(v) for name, v in times.items() if name != "n_warmup"} == {
-        "samples_s": 6, "reference_s": 6, "control_s": 6,
+        "samples_s": 6, "reference_s": 6, "control_s": 6, "cpu_s": 6,
     }  # fmt: skip
     assert times["n_warmup"] == 3
     assert len(log) == 9 * 3
@@ -42,6 +42,20 @@ def test_the_clock_sees_the_run_and_nothing_else():
     times = time_interleaved(lambda: time.sleep(0.01), Slow, 2, CPU, n_warmup=0)
     assert min(times["samples_s"]) >= 0.01
     assert min(times["reference_s"] + times["control_s"]) < 0.05  # freeing the result is not in it
+
+
+def test_seconds_of_cpu_are_those_spent_and_not_those_slept():
+    """By the process's own clock: a loop that runs until 0.05 s of it have gone, and a sleep."""
+
+    def work():
+        end = time.process_time() + 0.05
+        while time.process_time() < end:
+            pass
+
+    busy = time_interleaved(work, lambda: None, 2, CPU, n_warmup=0)
+    assert min(busy["cpu_s"]) >= 0.05
+    idle = time_interleaved(lambda: time.sleep(0.1), work, 2, CPU, n_warmup=0)
+    assert max(idle["cpu_s"]) < 0.05
 
 
 def test_no_collection_inside_a_sample():

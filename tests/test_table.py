@@ -270,6 +270,7 @@ def test_costs_count_once_per_cell_and_a_single_cell_keeps_its_own_interval():
     samples = record["time"]["samples_s"]
     assert row["time.median_s"] == np.median(samples)
     assert row["time.median_s.n"] == 1
+    assert table.frame([record])["time.cpu_s"].tolist() == [np.median(record["time"]["cpu_s"])] * 4
     assert min(samples) <= row["time.median_s.low"] < row["time.median_s.high"] <= max(samples)
 
 
@@ -329,3 +330,19 @@ def test_reasons_that_differ_in_numbers_only_are_one_kind():
         ("for example tasks 0, 2", 2, [2, 3]),
         ("x", 1, [4]),
     ]
+
+
+def test_labels_of_many_cells_take_a_look_at_each_value_or_a_few():
+    """Linear in cells: of 2,000 descriptions of one label every value is looked at a few times, not 2,000."""
+    looks = 0
+
+    class Value(int):
+        def __repr__(self) -> str:
+            nonlocal looks
+            looks += 1
+            return int.__repr__(self)
+
+    n = 2000
+    found = labels.distinguish(["a"] * n, [{"size": Value(i % 2)} for i in range(n)], ["p"] * n)
+    assert set(found) == {"a, size 0", "a, size 1"}
+    assert looks < 10 * n

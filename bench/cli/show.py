@@ -73,6 +73,7 @@ def _sections(record: dict[str, Any], folder: Path) -> list[tuple[str, list[str]
         ("per task", _tasks(accuracy) if accuracy else []),
         ("numerics per task", _numerics(record.get("numerics") or {})),
         ("assumptions, violated at", assumption_lines(record.get("assumptions") or {})),
+        ("switches per task", _switches(record.get("switches") or {})),
         ("references", _references(accuracy) if accuracy else []),
         ("certified", certified_lines(record["certified"]) if record.get("certified") else []),
         ("cost", _cost(record)),
@@ -123,6 +124,14 @@ def _numerics(numerics: dict[str, Any]) -> list[str]:
     if not numerics:
         return []
     return columns(numerics.items()) if "missing" in numerics else _per_task(numerics)
+
+
+def _switches(found: dict[str, Any]) -> list[str]:
+    if not found:
+        return []
+    by_distance = zip(found["distances"], zip(*found["mismatch"], strict=True), strict=True)
+    mismatch = {f"mismatch at {h:g}": list(row) for h, row in by_distance}
+    return _per_task(mismatch | {name: found[name] for name in ("jump", "growth")})
 
 
 def _per_task(metrics: dict[str, list[Any]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from bench.problems.cifar_fs import CifarFS
 from bench.problems.glyphs import Glyphs
+from bench.problems.learned_rate import LearnedRate
 from bench.problems.linear_regression import LinearRegression
 from bench.problems.mini_imagenet import MiniImageNet
 from bench.problems.networks import MLP, Conv4
@@ -13,6 +14,7 @@ __all__ = [
     "CifarFS",
     "Conv4",
     "Glyphs",
+    "LearnedRate",
     "LinearRegression",
     "MiniImageNet",
     "Omniglot",

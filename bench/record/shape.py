@@ -84,11 +84,13 @@ class Time(TypedDict):
     samples_s: list[FiniteFloat]
     reference_s: list[FiniteFloat]
     control_s: list[FiniteFloat]
+    cpu_s: NotRequired[list[FiniteFloat]]
     reference: Named
 
 
 def _rounds(time: Time) -> Time:
-    _as_long((key, time[key]) for key in ("samples_s", "reference_s", "control_s"))
+    keys = ("samples_s", "reference_s", "control_s", "cpu_s")
+    _as_long((key, values) for key in keys if (values := time.get(key)) is not None)
     if not time["samples_s"]:
         raise ValueError("has no samples")
     return time
@@ -141,6 +143,19 @@ def _one_a_point(found: Assumptions) -> Assumptions:
     return found
 
 
+class Switches(TypedDict):
+    distances: list[FiniteFloat]
+    mismatch: list[Values]
+    jump: Values
+    growth: Values
+
+
+def _at_each_distance(found: Switches) -> Switches:
+    _as_long((name, found[name]) for name in ("mismatch", "jump", "growth"))
+    _as_long(iter([("distances", found["distances"]), *(("mismatch", row) for row in found["mismatch"])]))
+    return found
+
+
 class Cell(TypedDict):
     problem: dict[str, Any]
     method: dict[str, Any]
@@ -170,6 +185,7 @@ class Shape(TypedDict):
     train: NotRequired[Trained | None]
     numerics: NotRequired[dict[str, Any] | None]
     assumptions: NotRequired[Annotated[Assumptions, AfterValidator(_one_a_point)] | None]
+    switches: NotRequired[Annotated[Switches, AfterValidator(_at_each_distance)] | None]
     calls: NotRequired[dict[str, int] | None]
     environment: NotRequired[dict[str, Any] | None]
     engine: NotRequired[dict[str, Annotated[Kernel, AfterValidator(_KERNEL)]] | None]

@@ -8,6 +8,7 @@ from methods.inner.gradients_in import GradientsIn
 from methods.inner.hessian_free import HessianFree
 from methods.inner.in_dtype import InDtype
 from methods.inner.lbfgs import LBFGS
+from methods.inner.learned_rate import LearnedRate
 from methods.inner.momentum import Momentum
 from methods.inner.nesterov import Nesterov
 from methods.inner.rounded import entered
@@ -21,6 +22,7 @@ __all__ = [
     "GradientsIn",
     "HessianFree",
     "InDtype",
+    "LearnedRate",
     "Momentum",
     "Nesterov",
     "entered",

@@ -5,7 +5,7 @@ import torch
 from bench.api import Bilevel, InnerSolver, Solution, Vectors, require
 from bench.registry import register
 from methods.inner.goal import goal
-from methods.inner.line_search import backtrack
+from methods.inner.line_search import Searches, backtrack
 
 
 @register("inner", "armijo")
@@ -17,8 +17,8 @@ class Armijo(InnerSolver):
     ``learning_rate`` in the first step, then twice the last accepted t of the task.
     Exact in the limit: converges to a stationary point of smooth G, linearly where G is strongly convex.
     A task stops at |grad G| <= tolerance |grad G(start)|, its promise, at a start where grad G is rounding
-    (`goal`), or where no t is accepted. A step costs one gradient and one value per trial t. Not
-    differentiable.
+    (`goal`), or where no t is accepted. A step costs one gradient and one value per trial t. Statistics:
+    `Searches`. Differentiable with t as a constant: method `maml-line-search`.
     """
 
     steps: int = 10
@@ -37,16 +37,17 @@ class Armijo(InnerSolver):
         norm = torch.linalg.vector_norm(grad, dim=1)
         enough = goal(bilevel, start, grad, self.tolerance)
         active = norm > enough
-        failures = torch.zeros_like(value)
+        searches = Searches(value)
         t = torch.full_like(value, self.learning_rate)
         for _ in range(self.steps):
             if not active.any():
                 break
             slope = -grad.square().sum(dim=1)
+            before, first = value, t
             phi, value, accepted, t = backtrack(bilevel, phi, value, -grad, slope, active, self.halvings, t)
+            searches.add(active, accepted, before, value, slope, first, t)
             t = 2 * t
-            failures += active & ~accepted
             grad = bilevel.inner_grad(phi)
             norm = torch.linalg.vector_norm(grad, dim=1)
             active = accepted & (norm > enough)
-        return Solution(phi, norm <= enough, {"line_search_failures": failures})
+        return Solution(phi, norm <= enough, searches.stats())

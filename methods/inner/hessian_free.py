@@ -5,7 +5,7 @@ import torch
 from bench.api import Bilevel, InnerSolver, LinearSolver, Solution, Vectors, require
 from bench.registry import register
 from methods.inner.goal import goal
-from methods.inner.line_search import backtrack
+from methods.inner.line_search import Searches, backtrack
 from methods.linear.conjugate_gradient import ConjugateGradient
 
 
@@ -18,7 +18,8 @@ class HessianFree(InnerSolver):
     direction; phi <- phi + t d with t halved from 1 until G decreases by 1e-4 t grad'd (Armijo).
     A task stops at |grad G| <= tolerance |grad G(start)|, its promise, at a start where grad G is rounding
     (`goal`), or where no t is accepted. Not differentiable: the line search is a sequence of comparisons.
-    A step costs one gradient, the products of the linear solver and one value per trial t.
+    A step costs one gradient, the products of the linear solver and one value per trial t. Statistics:
+    `Searches`.
     """
 
     steps: int = 10
@@ -37,19 +38,23 @@ class HessianFree(InnerSolver):
         norm = torch.linalg.vector_norm(grad, dim=1)
         enough = goal(bilevel, start, grad, self.tolerance)
         active = norm > enough
-        failures = torch.zeros_like(value)
+        searches = Searches(value)
         for _ in range(self.steps):
             if not active.any():
                 break
             hvp = bilevel.inner_hvp(phi)
             grad = hvp.gradient
-            direction = self.linear(hvp, -grad, noise=bilevel.noise).value
+            direction, _, solved = self.linear(hvp, -grad, noise=bilevel.noise)
             slope = (grad * direction).sum(dim=1)
             usable = torch.isfinite(slope) & (slope < 0)
             direction = torch.where(usable[:, None], direction, -grad)
             slope = torch.where(usable, slope, -grad.square().sum(dim=1))
-            phi, value, accepted, _ = backtrack(bilevel, phi, value, direction, slope, active, self.halvings)
-            failures += active & ~accepted
+            before = value
+            phi, value, accepted, t = backtrack(bilevel, phi, value, direction, slope, active, self.halvings)
+            searches.add(active, accepted, before, value, slope, torch.ones_like(t), t)
+            searches.count("no_descent", active & ~usable)
+            if "smallest_curvature" in solved:
+                searches.count("negative_curvature", active & (solved["smallest_curvature"] <= 0))
             norm = torch.linalg.vector_norm(bilevel.inner_grad(phi), dim=1)
             active = accepted & (norm > enough)
-        return Solution(phi, norm <= enough, {"line_search_failures": failures})
+        return Solution(phi, norm <= enough, searches.stats())

@@ -5,7 +5,7 @@ import torch
 from bench.api import Bilevel, InnerSolver, Matvec, Solution, Vectors, require
 from bench.registry import register
 from methods.inner.goal import goal
-from methods.inner.line_search import backtrack
+from methods.inner.line_search import Searches, backtrack
 from methods.inner.quasi_newton import Inverse
 
 
@@ -19,7 +19,7 @@ class LBFGS(InnerSolver):
     skips a pair with s'y <= 1e-10 |s| |y|, and takes the negative gradient where there is no descent.
     A task stops at |grad G| <= tolerance |grad G(start)|, its promise, at a start where grad G is rounding
     (`goal`), or where no t is accepted. A step costs one gradient and one value per trial t, no Hessian
-    products. Not differentiable.
+    products. Statistics: `Searches`. Differentiable with t as a constant: method `maml-line-search`.
     """
 
     steps: int = 10
@@ -42,7 +42,7 @@ class LBFGS(InnerSolver):
         norm = torch.linalg.vector_norm(grad, dim=1)
         enough = goal(bilevel, start, grad, self.tolerance)
         active = norm > enough
-        failures = torch.zeros_like(value)
+        searches = Searches(value)
         usable = torch.isfinite(enough) & (norm > 0)
         inverse = Inverse.scaled(self.history, 1 / torch.where(usable, norm, 1)[:, None], start)
         for _ in range(self.steps):
@@ -53,11 +53,14 @@ class LBFGS(InnerSolver):
             usable = torch.isfinite(slope) & (slope < 0)
             direction = torch.where(usable[:, None], direction, -grad)
             slope = torch.where(usable, slope, -grad.square().sum(dim=1))
-            old, old_grad = phi, grad
-            phi, value, accepted, _ = backtrack(bilevel, phi, value, direction, slope, active, self.halvings)
-            failures += active & ~accepted
+            old, old_grad, before = phi, grad, value
+            phi, value, accepted, t = backtrack(bilevel, phi, value, direction, slope, active, self.halvings)
+            searches.add(active, accepted, before, value, slope, torch.ones_like(t), t)
+            searches.count("no_descent", active & ~usable)
             grad = bilevel.inner_grad(phi)
-            inverse = inverse.updated(phi - old, grad - old_grad)
+            s, y = phi - old, grad - old_grad
+            searches.count("negative_curvature", accepted & ((s * y).sum(dim=1) <= 0))
+            inverse = inverse.updated(s, y)
             norm = torch.linalg.vector_norm(grad, dim=1)
             active = accepted & (norm > enough)
-        return Solution(phi, norm <= enough, {"line_search_failures": failures}), inverse
+        return Solution(phi, norm <= enough, searches.stats()), inverse

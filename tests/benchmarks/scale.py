@@ -3,9 +3,10 @@
     python tests/benchmarks/scale.py [--folder DIR] [--cells 1000 10000 100000]
 
 The records are synthetic: those of a reference study under other ids, with other digits in their numbers, so
-that they are as long as real ones and compress as badly. Two in a hundred are failures. Every step is
-a process of its own; the verbs of the command line are taken with their start (torch, plugins). Seconds
-are of the CPU, which a busy machine and its disk do not alter; those on the wall are of the largest study.
+that they are as long as real ones and compress as badly. Two in a hundred are failures, and all ask for
+compiled kernels, which `status` looks into. Every step is a process of its own; the verbs of the command line
+are taken with their start (torch, plugins). Seconds are of the CPU, which a busy machine and its disk do not
+alter; those on the wall are of the largest study.
 """
 
 import argparse
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STUDY = """
 question = "How do the tools grow?"
 seeds = {seeds}
+engine = "compiled"
 problem = {{name = "linear_regression", condition = [6.0, 100.0]}}
 inner = {{name = "gradient_descent", steps = [1, 2, 5, 10, 20], learning_rate = 0.005}}
 [[method]]
