@@ -5,6 +5,7 @@ import io
 import re
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from analysis import figures
@@ -39,7 +40,7 @@ def _with_pixels(figure: Figure) -> None:
     """Large scatters of a figure as pixels."""
     for axes in figure.axes:
         for line in axes.lines:
-            if line.get_linestyle() == "None" and len(line.get_xydata()) > MOST_POINTS:
+            if line.get_linestyle() == "None" and np.size(line.get_xdata()) > MOST_POINTS:
                 line.set_rasterized(True)
 
 
