@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 from analysis.labels import pretty
+from analysis.metrics import ERRORS
 
 LEVEL = 0.95
 QUANTILE = NormalDist().inv_cdf((1 + LEVEL) / 2)
@@ -27,7 +29,10 @@ NAMES = {
     "invertible": "I + H/lambda invertible",
     "curvature": "p'Ap > 0 in CG",
 }
-NETWORK, DATA, STRENGTH = "network", "data", "problem.strength"
+NETWORK, DATA, STRENGTH, STAGE = "network", "data", "problem.strength", "stage"
+STAGES = {"start": "at initialisation", "half": "half-trained", "end": "trained"}  # of `start` in a cell
+# What tasks share that differ in the stage of the training they start from, and in nothing else.
+_PAIR = ["problem", "method", "steps", "dtype", "start.cell", "seed", "task"]
 
 
 class Share(NamedTuple):
@@ -86,10 +91,47 @@ def wilson(k: int, n: int) -> Share:
 
 
 def measured(frame: pd.DataFrame) -> pd.DataFrame:
-    """The tasks whose assumptions were measured, converged or not, with `NETWORK` and `DATA`."""
+    """The tasks whose assumptions were measured, converged or not, with `NETWORK`, `DATA` and `STAGE`.
+
+    A network that a training left is another one ("tanh, trained"), but for a training's start.
+    """
     column = "assumptions.points.strongly_convex"
     here = frame[frame[column].notna()] if column in frame else frame.iloc[:0]
-    return here.assign(**{NETWORK: _networks(here), DATA: here["problem.name"].map(pretty)})
+    stages = _text(here, "start.stage").map(STAGES).fillna(STAGES["start"])
+    trained = (", " + stages).where(stages != STAGES["start"], "")
+    return here.assign(
+        **{NETWORK: _networks(here) + trained, DATA: here["problem.name"].map(pretty), STAGE: stages}
+    )
+
+
+def at_all_stages(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The tasks measured at several stages of one training, and at all that any is: network -> tasks."""
+    if "start.cell" not in frame:
+        return []
+    found = []
+    for network, mine in frame[frame["start.cell"].notna()].groupby(_networks(frame), sort=True):
+        stages = mine[STAGE].nunique()
+        here = mine[mine.groupby(_PAIR)[STAGE].transform("nunique") == stages]
+        if stages > 1 and len(here):
+            found.append((str(network), here))
+    return found
+
+
+def change(frame: pd.DataFrame, name: str) -> str:
+    """ "more often", "less often" or "as often": tasks that violate ``name`` at the last stage, to the first.
+
+    By the exact test of McNemar at 5 %: of the tasks that violate it at one of the two stages only.
+    """
+    known = frame[frame[f"assumptions.points.{name}"] > 0]
+    bad = known.assign(bad=known[f"assumptions.violating.{name}"] > 0).pivot(
+        index=_PAIR, columns=STAGE, values="bad"
+    )
+    first, last = (stages := [s for s in STAGES.values() if s in bad])[0], stages[-1]
+    both = bad[[first, last]].dropna().astype(bool)
+    more, less = (int((both[a] & ~both[b]).sum()) for a, b in ((last, first), (first, last)))
+    if more == less or binomtest(more, more + less).pvalue > 1 - LEVEL:
+        return "as often"
+    return "more often" if more > less else "less often"
 
 
 def names(frame: pd.DataFrame) -> list[str]:
@@ -133,17 +175,67 @@ def violation_sizes(frame: pd.DataFrame) -> dict[str, pd.Series]:
     }
 
 
+def evidence(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Tables by name: shares, shares at the stages of trainings, rank correlations, median errors."""
+    if frame.empty:
+        return {}
+    ranks, medians = [], []
+    convex = frame["assumptions.violating.strongly_convex"] == 0
+    for metric in ERRORS.values():
+        for title, x in violation_sizes(frame).items():
+            if rank := correlation(x, frame[metric.column]):
+                ranks.append({"size": title, "error": metric.short} | rank._asdict())
+        for where, some in (("convex along the path", convex), ("elsewhere", ~convex)):
+            errors = frame.loc[some, metric.column].dropna()
+            medians.append(
+                {"tasks": where, "error": metric.short, "median": errors.median(), "n": len(errors)}
+            )
+    found = {"correlations": pd.DataFrame(ranks), "medians": pd.DataFrame(medians)}
+    return {"shares": _all_shares(frame), "stages": _stages(frame)} | found
+
+
 def ordered(values: Sequence[str], first: Sequence[str]) -> list[str]:
     """``values`` once each, those in ``first`` in that order, then the others by name."""
     there = set(values)
     return [v for v in first if v in there] + sorted(there - set(first))
 
 
+def _all_shares(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of tasks and of points of paths, by assumption; where a setting is missing, of all its values."""
+    by = [DATA, NETWORK, STAGE, STRENGTH]
+    rows: list[dict[str, Any]] = []
+    for keys in (by, [DATA, NETWORK, STAGE], [DATA, STAGE, STRENGTH]):
+        for values, group in frame.groupby(keys, sort=True):
+            where = dict(zip(keys, values, strict=True))
+            for name in names(group):
+                for of, share in (("tasks", of_tasks(group, name)), ("points", of_steps(group, name))):
+                    rows.append(where | {"assumption": NAMES[name], "of": of} | share._asdict())
+    whole = of_tasks(frame, *names(frame))._asdict()
+    rows.append({"assumption": "any", "of": "tasks"} | whole)
+    return pd.DataFrame(rows, columns=[*by, "assumption", "of", *Share._fields])
+
+
+def _stages(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of the tasks that are measured at all stages of a training, at each; and how the last compares."""
+    return pd.DataFrame(
+        {DATA: data, NETWORK: network, STAGE: stage, "assumption": NAMES[name], "last": change(some, name)}
+        | of_tasks(some[some[STAGE] == stage], name)._asdict()
+        for data, mine in frame.groupby(DATA, sort=True)
+        for network, some in at_all_stages(mine)
+        for name in names(some)
+        for stage in STAGES.values()
+        if (some[STAGE] == stage).any()
+    )
+
+
+def _text(frame: pd.DataFrame, column: str) -> pd.Series:
+    return frame.get(column, pd.Series(pd.NA, index=frame.index)).astype("string")
+
+
 def _networks(frame: pd.DataFrame) -> pd.Series:
-    """ "relu", "tanh", "conv4, batch norm", ...; "none" where the problem has no network."""
-    absent = pd.Series(pd.NA, index=frame.index, dtype="string")
+    """ "relu", "tanh", "conv4, batch norm", ...; "linear" where the problem has no network."""
     name, activation, norm_ = (
-        frame.get(f"problem.network.{key}", absent).astype("string") for key in ("name", "activation", "norm")
+        _text(frame, f"problem.network.{key}") for key in ("name", "activation", "norm")
     )
     normed = name + ", " + norm_.map({"batch": "batch norm", "none": "no norm"})
-    return activation.fillna(normed).fillna(name).fillna("none")
+    return activation.fillna(normed).fillna(name).fillna("linear")

@@ -1,36 +1,37 @@
-"""One self-contained HTML page on any number of studies: question, verdict, figures, numbers, failures.
+"""One self-contained HTML page on any number of studies, with contents where there are several.
 
-No script, no external resource: the page opens from a file, prints, and reads on a phone.
+For each: question, figures, verdict with the tables it rests on, settings, cells, failures, what was left
+out. No script, no external resource: the page opens from a file, prints, and reads on a phone.
 """
 
-import base64
-import io
 import os
 import re
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 
-from analysis import captions, figures, metrics, reasons, style, table, units, verdict
+from analysis import captions, downloads, figures, left_out, metrics, reasons, style, table, units, verdict
+from analysis.left_out import Plan
 from analysis.metrics import Metric
+from analysis.pictures import picture
 from bench.errors import UsageError
 from bench.spec import shipped
 
 if TYPE_CHECKING:
     from bench.spec import Spec
 
-CSV_LIMIT = 2_000_000  # bytes of a table that still goes into the page
 MOST_IDS = 8  # cells named per kind of failure
 DIVERGED = 100.0  # the relative error from which a result has left its reference for good
 OPEN_ROWS = 40  # a study's summary is unfolded up to so many rows
-PIXELS_PER_INCH = 125  # figures on a wide screen, a little larger than printed
+NO_PLANS: Mapping[str, Plan] = MappingProxyType({})
 
 TERMS = {
     "Relative error": "l2 distance of a method's meta-gradient from the reference, divided by the length of "
@@ -47,22 +48,12 @@ TERMS = {
 }
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure as the page shows it; ``width`` in CSS pixels."""
-
-    name: str
-    source: str
-    width: int
-    alt: str
-
-
-def build(studies: "list[tuple[Spec, list[dict[str, Any]]]]", output: Path) -> Path:
-    """Write the page on ``studies`` (with their records) to ``output``; returns it.
+def build(studies: "list[tuple[Spec, list[dict[str, Any]]]]", output: Path, **more: Any) -> Path:
+    """Write the page on ``studies``, as `render` makes it, to ``output``; returns it.
 
     Raises `UsageError` if a study names a figure that does not exist, or the page cannot be written.
     """
-    page = render(studies)
+    page = render(studies, **more)
     output = Path(output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -72,8 +63,17 @@ def build(studies: "list[tuple[Spec, list[dict[str, Any]]]]", output: Path) -> P
     return output
 
 
-def render(studies: "list[tuple[Spec, list[dict[str, Any]]]]") -> str:
-    """The page as text."""
+def render(
+    studies: "list[tuple[Spec, list[dict[str, Any]]]]",
+    plans: Mapping[str, Plan] = NO_PLANS,
+    groups: Mapping[str, Sequence[str]] | None = None,
+    results: str = "",
+) -> str:
+    """The page on ``studies`` (with their records) as text.
+
+    ``plans`` say by study what its file asks for; ``groups`` are headings of the contents with the studies
+    under them; ``results`` is the folder of results that its commands name, "" for the usual one.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -82,8 +82,18 @@ def render(studies: "list[tuple[Spec, list[dict[str, Any]]]]") -> str:
         lstrip_blocks=True,
     )
     environment.filters["glue"] = glue
-    sections = [_section(spec, records) for spec, records in studies]
-    return environment.get_template("report.html").render(studies=sections, terms=TERMS)
+    sections = {
+        spec.name: _section(spec, records, plans.get(spec.name), results) for spec, records in studies
+    }
+    listed = groups or {"": list(sections)}
+    return environment.get_template("report.html").render(
+        studies=list(sections.values()),
+        contents={
+            heading: [sections[name] for name in names if name in sections]
+            for heading, names in listed.items()
+        },
+        terms=TERMS,
+    )
 
 
 def glue(text: str) -> Markup:
@@ -93,19 +103,20 @@ def glue(text: str) -> Markup:
     return Markup(re.sub(pattern, lambda m: f'<span class="nb">{m[0]}</span>', str(escape(text))))
 
 
-def _section(spec: "Spec", records: list[dict[str, Any]]) -> dict[str, Any]:
+def _section(spec: "Spec", records: list[dict[str, Any]], plan: Plan | None, results: str) -> dict[str, Any]:
     frame = table.frame(records)
-    where = _where(spec)
+    where, also = _where(spec), f" --results {shlex.quote(results)}" if results else ""
     section: dict[str, Any] = {
         "name": spec.name,
         "question": spec.question,
         "study_file": getattr(spec, "text", ""),
         "commands": [
-            f"metabench run {where}",
-            f"metabench figures {spec.name}",
-            f"metabench report {spec.name}",
-            f"metabench export {spec.name} --format csv",
+            f"metabench run {where}{also}",
+            f"metabench figures {spec.name}{also}",
+            f"metabench report {spec.name}{also}",
+            f"metabench export {spec.name}{also} --format csv",
         ],
+        "also": also,
         "empty": frame.empty,
     }
     if frame.empty:
@@ -114,23 +125,30 @@ def _section(spec: "Spec", records: list[dict[str, Any]]) -> dict[str, Any]:
     caption = next(iter(drawings.values())).caption
     constant, varied = captions.settings(frame)
     rows = table.summary(frame)
+    verdicts = getattr(own, "verdicts", _verdicts)(frame)
+    bad = _failures(frame)
     return section | {
         "numbers": captions.numbers(frame),
         "failed": int((~table.cells(frame)["status"].isin(["ok", "declined"])).sum()),
         "declined": int((table.cells(frame)["status"] == "declined").sum()),
         "measured": _measured(frame),
-        "verdicts": getattr(own, "verdicts", _verdicts)(frame),
-        "pictures": [_picture(name, drawing, spec) for name, drawing in drawings.items()],
+        "verdicts": verdicts,
+        "answer": _answer(verdicts),
+        "evidence": downloads.of_verdict(spec.name, own, frame, verdicts),
+        "pictures": [picture(name, drawing) for name, drawing in drawings.items()],
         "caption": {k: v for k, v in caption.items() if k not in ("Question", "Settings", "Varied")},
         "tables": own.tables(frame) if hasattr(own, "tables") else _tables(rows),
         "numbers_are": getattr(own, "TABLE", "Medians with 95% intervals in brackets."),
         "open": len(rows) <= OPEN_ROWS,
-        "failures": _failures(frame),
+        "failures": [one for one in bad if one["status"] not in left_out.STATUSES],
+        "left_out": left_out.words(frame, plan),
+        "unfinished": [one for one in bad if one["status"] in left_out.STATUSES],
+        "missing": _missing(plan),
         "diverged": _diverged(frame),
         "constant": constant,
         "varied": varied,
         "environment": captions.environment(frame),
-        "csv": _csv(frame),
+        "csv": downloads.link(f"{spec.name}.csv", "all values, one row per cell and task", frame),
     }
 
 
@@ -139,6 +157,25 @@ def _verdicts(frame: pd.DataFrame) -> list[tuple[str, list[verdict.Verdict]]]:
     found = verdict.verdicts(frame)
     problems = [(problem, list(group)) for problem, group in groupby(found, key=attrgetter("problem"))]
     return problems if len(found) > len(problems) else [("", found)]
+
+
+def _answer(verdicts: list[tuple[str, list[verdict.Verdict]]]) -> str:
+    """The first sentence of a verdict, with what it is about."""
+    first = next((one for _, some in verdicts for one in some), None)
+    if first is None or not first.items:
+        return ""
+    item = first.items[0]
+    said = f"{item.methods}{item.text}".strip()
+    sentence = re.match(r".*?[.!?](?=\s+[A-Z(]|$)", said, re.DOTALL)
+    about = ", ".join(filter(None, [first.problem, first.setting]))
+    head = f"{item.term}, on {about}" if about and about != "all problems" else item.term
+    return f"{head}: {sentence[0] if sentence else said}"
+
+
+def _missing(plan: Plan | None) -> dict[str, Any]:
+    """The cells of the plan without a record: the first of them, and how many more."""
+    found = [] if plan is None else plan.missing
+    return {"cells": found[:MOST_IDS], "more": max(0, len(found) - MOST_IDS)}
 
 
 def _where(spec: "Spec") -> str:
@@ -155,15 +192,6 @@ def _measured(frame: pd.DataFrame) -> str:
     if not days:
         return ""
     return days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
-
-
-def _picture(name: str, drawing: figures.Drawing, spec: "Spec") -> Picture:
-    buffer = io.BytesIO()
-    figures.write(drawing.figure, buffer, "svg")
-    source = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
-    inches = drawing.figure.get_figwidth()
-    alt = f"Figure {name}. {drawing.caption['Shown']} The numbers are in the table below."
-    return Picture(name, source, round(inches * PIXELS_PER_INCH), alt)
 
 
 def _tables(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -241,12 +269,3 @@ def _diverged(frame: pd.DataFrame) -> str:
 def _what(row: dict[Any, Any]) -> str:
     steps = "" if pd.isna(row[table.STEPS]) else f", {row[table.STEPS]} inner steps"
     return f"{row['method']} on {row['problem']}{steps}, {row['dtype']}, seed {row['seed']}"
-
-
-def _csv(frame: pd.DataFrame) -> dict[str, str]:
-    """The tidy table as a link that carries it, or only its size where it is too large for that."""
-    content = frame.to_csv(index=False).encode()
-    size = units.nbytes(len(content))
-    if len(content) > CSV_LIMIT:
-        return {"size": size, "source": ""}
-    return {"size": size, "source": "data:text/csv;base64," + base64.b64encode(content).decode()}

@@ -1,6 +1,7 @@
 """Shares, intervals, verdict, tables and figures of the assumptions, against an independent calculation."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,10 @@ from analysis import assumptions, figures, report, table
 from analysis.figures import assumptions as drawn
 from bench.assumptions import ASSUMPTIONS
 from bench.cells import expand
-from bench.spec import load, shipped
+from bench.record import Store
+from bench.spec import STAGES, load, shipped
 from tests import fake_records as fake
+from tests.command_line import metabench
 
 STRENGTHS = (0.1, 1.0, 10.0)
 NETWORKS = ("relu", "tanh")
@@ -99,7 +102,7 @@ def independent(some: list[dict]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "data": r["cell"]["problem"]["name"],
-            "network": r["cell"]["problem"].get("network", {}).get("activation", "none"),
+            "network": r["cell"]["problem"].get("network", {}).get("activation", "linear"),
             "strength": r["cell"]["problem"]["strength"],
             "cell": r["id"], "task": t, "name": name, "bad": bad,
         }
@@ -173,7 +176,7 @@ def test_figures_show_the_shares_and_the_page_has_verdict_and_tables(some, frame
     assert len(first.figure.axes) == len(ASSUMPTIONS) * 2
     assert len(second.figure.axes) == 2 * 4
     names = [t.get_text() for t in first.figure.legends[0].get_texts()]
-    assert names == ["none", "relu", "tanh"]
+    assert names == ["linear", "relu", "tanh"]
     looks = [drawn.LOOKS[name] for name in drawn.LOOKS]
     assert len({look.marker for look in looks}) == len(looks)  # readable without colour
     row = list(assumptions.NAMES).index("strongly_convex")
@@ -205,3 +208,163 @@ def test_the_study_can_be_planned() -> None:
     cells = expand(load(shipped()["assumptions"]))
     assert len({cell.id for cell in cells}) == len(cells)
     assert {c.description["problem"]["strength"] for c in cells} == {0.01, 0.1, 1.0, 10.0, 100.0}
+
+
+CELL = "0123456789abcdef"
+BROKEN = {"start": 2, "half": 9, "end": 17}  # of 20 tasks: those that violate "strongly_convex"
+
+
+def staged() -> list[dict]:
+    """A network at initialisation and at three stages of a training: the more trained, the less convex."""
+    network = {"name": "mlp", "hidden": [40, 40], "activation": "tanh"}
+    made = []
+    for start in (None, *BROKEN):
+        settings = {"n_tasks": 4, "passes": ["accuracy", "assumptions"]}
+        settings |= {"start": {"cell": CELL, "stage": start}} if start else {}
+        for seed in range(5):
+            problem = fake.SINUSOID | {"strength": 1.0, "network": network}
+            one = fake.record(fake.describe(problem, fake.imaml(), 10, seed, **settings), "assumptions")
+            n = BROKEN.get(start or "", 20)
+            bad = [[False, 4 * seed + task < n] for task in range(4)]
+            fine = [[False, False]] * 4
+            violated = dict.fromkeys(ASSUMPTIONS, fine) | {"strongly_convex": bad}
+            names = ("smallest", "condition", "stationarity", "inner_smooth.jump")
+            sizes = {name: [[0.5, 0.5]] * 4 for name in names}
+            made.append(one | {"assumptions": {"steps": [0, 10], "sizes": sizes, "violated": violated}})
+    return made
+
+
+def test_stages_of_a_training_are_told_apart_and_compared_on_the_same_tasks() -> None:
+    frame = table.frame(staged())
+    texts = said(frame)
+    text = texts["sinusoid", "By training stage"]
+    shares = [f"{stage} {100 * k / 20:.3g} % [" for stage, k in zip(
+        ("at initialisation", "half-trained", "trained"), BROKEN.values(), strict=True
+    )]  # fmt: skip
+    assert text.startswith(": trained, it violates more often G strongly convex (at initialisation")
+    assert [text.index(share) for share in shares] == sorted(text.index(share) for share in shares)
+    assert text.count("of 20 tasks") == 3  # those drawn anew, without a training, are no pairs
+    assert "as often" not in text  # nothing else is violated
+    convex = texts["sinusoid", "G strongly convex"]
+    assert "tanh: 55 % " in convex  # 20 of 20 drawn and 2 of 20 at the start of the training
+    assert "tanh, half-trained: 45 % " in convex
+    assert "tanh, trained: 85 % " in convex
+    (sinusoid,) = drawn.tables(frame)
+    assert [row["method"] for row in sinusoid["rows"]] == ["tanh", "tanh, half-trained", "tanh, trained"]
+    spec = fake.spec("assumptions", question="How often?", figure="assumptions")
+    first = next(iter(figures.draw(spec, frame).values()))
+    names = [t.get_text() for t in first.figure.legends[0].get_texts()]
+    assert names == ["tanh", "tanh, half-trained", "tanh, trained"]
+
+
+@pytest.mark.parametrize(
+    ("more", "less", "wanted"),
+    [
+        (6, 0, "more often"),
+        (5, 0, "as often"),
+        (0, 6, "less often"),
+        (15, 5, "more often"),
+        (9, 3, "as often"),
+    ],
+)
+def test_a_change_is_one_by_the_exact_test_of_mcnemar(more: int, less: int, wanted: str) -> None:
+    some = [r for r in staged() if r["cell"].get("start", {}).get("stage") in ("start", "end")]
+    for record in some:
+        end = record["cell"]["start"]["stage"] == "end"
+        numbers = range(4 * record["cell"]["seed"], 4 * record["cell"]["seed"] + 4)
+        bad = [(i < more) if end else (more <= i < more + less) for i in numbers]
+        record["assumptions"]["violated"]["strongly_convex"] = [[one] for one in bad]
+    ((_, tasks),) = assumptions.at_all_stages(assumptions.measured(table.frame(some)))
+    assert assumptions.change(tasks, "strongly_convex") == wanted
+    n = more + less  # under the null hypothesis either side of a discordant pair is as likely
+    chance = min(1.0, 2 * sum(scipy.stats.binom.pmf(k, n, 0.5) for k in range(max(more, less), n + 1)))
+    assert (chance <= 0.05) == (wanted != "as often")
+
+
+def test_stages_of_other_tasks_are_no_pairs() -> None:
+    some = [r for r in staged() if r["cell"].get("start", {}).get("stage") != "start" or r["cell"]["seed"]]
+    ((network, tasks),) = assumptions.at_all_stages(assumptions.measured(table.frame(some)))
+    assert network == "tanh"
+    assert len(tasks) == 3 * 16  # seed 0 is not measured at the start
+    alone = [r for r in staged() if r["cell"].get("start", {}).get("stage") in (None, "end")]
+    assert assumptions.at_all_stages(assumptions.measured(table.frame(alone))) == []
+
+
+def test_the_study_starts_from_trainings_of_the_other_study_on_the_same_network() -> None:
+    trainings = {cell.id: cell.description for cell in expand(load(shipped()["outer_optimizers"]))}
+    started = [c.description for c in expand(load(shipped()["assumptions"])) if "start" in c.description]
+    assert {(d["problem"]["name"], d["start"]["stage"]) for d in started} == {
+        (problem, stage) for problem in ("sinusoid", "glyphs") for stage in STAGES
+    }
+    for description in started:
+        training = trainings[description["start"]["cell"]]
+        assert (training["method"]["name"], training["outer"]["name"], training["seed"]) == (
+            "maml",
+            "adam",
+            0,
+        )
+        for key in ("name", "network"):
+            assert description["problem"][key] == training["problem"][key]
+
+
+TRAINING = """
+question = "Does it learn?"
+kind = "train"
+dtype = "float64"
+n_tasks = 4
+outer_steps = 60
+outer = {name = "adam", learning_rate = 0.02}
+evaluation_tasks = 4
+validations = 1
+validation_tasks = 4
+problem = {name = "sinusoid", strength = 1.0, network = {name = "mlp", hidden = [8], activation = "tanh"}}
+inner = {name = "gradient_descent", steps = 3, learning_rate = 0.01}
+method = "maml"
+"""
+FROM_IT = """
+question = "What does training change?"
+figure = "assumptions"
+dtype = "float64"
+passes = ["accuracy", "assumptions"]
+path_points = 2
+seeds = 2
+inner = {name = "gradient_descent", steps = 3, learning_rate = 1e-4}
+method = "imaml"
+[problem]
+name = "sinusoid"
+strength = [1.0, 1e4]
+network = {name = "mlp", hidden = [8], activation = "tanh"}
+[[sweep]]
+[[sweep]]
+start = {cell = "ID", stage = ["start", "half", "end"]}
+"""
+
+
+def test_a_real_training_is_measured_at_its_stages_and_declined_without_it(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("learn.toml").write_text(TRAINING)
+    (training,) = expand(load("learn.toml"))
+    Path("stages.toml").write_text(FROM_IT.replace("ID", training.id))
+    result = metabench("run", "stages.toml", "--jobs", 0, "--results", "without")
+    assert "12 cells will be declined: the training" in result.err.replace("\n", " ")
+    declined = [r for r in Store("without", "stages").each() if r["status"] == "declined"]
+    assert len(declined) == 12
+    assert all(f"the training {training.id} is not under" in r["reason"]["message"] for r in declined)
+    assert metabench("run", "learn.toml", "--jobs", 0).code == 0
+    assert metabench("run", "stages.toml", "--jobs", 0).err == ""
+    some = list(Store("results", "stages").each())
+    assert len(some) == 16
+    assert {r["status"] for r in some} <= {"ok", "not_converged"}  # at a lambda of 1 G is not convex
+    ((network, tasks),) = assumptions.at_all_stages(assumptions.measured(table.frame(some)))
+    assert (network, len(tasks)) == ("tanh", 3 * 2 * 2 * 4)
+    # With lambda far above any curvature of so small a network G is strongly convex, trained or not.
+    convex = [
+        bad
+        for r in some
+        if r["cell"]["problem"]["strength"] == 1e4
+        for points in r["assumptions"]["violated"]["strongly_convex"]
+        for bad in points
+    ]
+    assert not any(convex)
+    ((_, found),) = drawn.verdicts(table.frame(some))
+    assert [i.methods for v in found for i in v.items if i.term == "By training stage"] == ["tanh"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bench import order
 from bench.record import Store
 from tests.command_line import TINY, Result, metabench
 
@@ -113,6 +114,37 @@ def test_reports_on_several_studies_do_not_overwrite_each_other(measured: Path):
     assert "Reptile" not in pages[Path("results/tiny/report.html")]
 
 
+def test_a_report_on_all_studies_is_one_page_in_order(measured: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(order, "GROUPS", {"Questions": ("why", "what")})
+    for name, method in (("what", "reptile"), ("why", "fomaml")):
+        Path(f"{name}.toml").write_text(TINY.replace("Does the", f"Does {name}'s").replace("fomaml", method))
+        assert metabench("run", f"{name}.toml", "--jobs", 0).code == 0
+    (one, *_) = Store("results", "what").records()
+    (measured / "results/what/records" / f"{one['id']}.json").unlink()
+    result = metabench("report", "--all")
+    assert result.code == 0, result.err
+    assert "report on why, what, tiny: results/report.html" in result.out
+    page = Path("results/report.html").read_text()
+    assert re.findall(r'<article id="(\w+)"', page) == ["why", "what", "tiny"]
+    assert re.findall(r'href="#(\w+)">Does', page) == ["why", "what", "tiny"]
+    assert page.count("All 4 cells of the plan have a record") == 2
+    assert "Of 4 cells of the plan 3 have a record" in page
+    assert one["id"] in page
+
+
+@pytest.mark.parametrize("arguments", [[], ["tiny", "--all"]])
+def test_a_report_is_on_named_studies_or_on_all(measured: Path, arguments: list[str]):
+    result = metabench("report", *arguments)
+    assert result.code == 2
+    assert "name studies, or give --all" in result.err
+
+
+def test_a_report_on_all_of_nothing_says_what_to_do(fresh: Path):
+    result = metabench("report", "--all")
+    assert result.code == 3
+    assert "nothing is measured under results; first: metabench run demo" in result.err
+
+
 def test_records_of_an_earlier_study_are_told_and_kept_apart(measured: Path):
     (measured / "tiny.toml").write_text(TINY.replace("steps = [1, 2]", "steps = [2, 3]"))
 
@@ -123,8 +155,8 @@ def test_records_of_an_earlier_study_are_told_and_kept_apart(measured: Path):
     count, warning = exported()
     assert count == 2
     assert "2 of 4 cells have no record" in warning
-    assert "2 records belong to no cell of this study file and are left out; --all takes them" in warning
-    assert exported("--all")[0] == 4
+    assert "2 records belong to no cell of this study file and are left out; --unasked takes them" in warning
+    assert exported("--unasked")[0] == 4
     (measured / "tiny.toml").write_text(TINY.replace("float64", "float32"))
     count, warning = exported()
     assert count == 4
@@ -134,7 +166,7 @@ def test_records_of_an_earlier_study_are_told_and_kept_apart(measured: Path):
         assert told in metabench(verb[0], "tiny.toml", *verb[1:]).out
     assert metabench("status", "tiny.toml", "--json").json()["of_no_cell"] == 4
     assert told in metabench("run", "tiny.toml", "--jobs", 0).out
-    assert told in metabench("report", "tiny.toml", "--all").err
+    assert told in metabench("report", "tiny.toml", "--unasked").err
     one = metabench("plan", "tiny.toml", "--json").json()["cells"][0]["id"]
     assert "belong" not in metabench("run", "tiny.toml", "--jobs", 0, "--cell", one).out
 

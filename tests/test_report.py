@@ -1,14 +1,20 @@
 """The report and its verdicts, on made-up records."""
 
+import base64
+import gzip
+import io
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from analysis import report, table, verdict
+from analysis import downloads, figures, pictures, report, table, verdict
 from bench.errors import UsageError
 from tests import fake_records as fake
 
@@ -35,8 +41,14 @@ def of(records, **errors):
     ]
 
 
-def page(*pairs):
-    return report.render(list(pairs))
+def page(*pairs, **more):
+    return report.render(list(pairs), **more)
+
+
+def downloaded(text, name):
+    """What the page's link of that file name carries, and its media type."""
+    (found,) = re.findall(rf'download="{re.escape(name)}" href="data:([^;]*);base64,([^"]*)"', text)
+    return base64.b64decode(found[1]), found[0]
 
 
 class Page(HTMLParser):
@@ -198,10 +210,19 @@ def test_page_escapes_what_users_and_errors_write():
 
 def test_page_carries_the_table_unless_it_is_too_large(failed, monkeypatch):
     assert 'download="demo.csv" href="data:text/csv;base64,' in failed[1]
-    monkeypatch.setattr(report, "CSV_LIMIT", 1000)
-    text = page((fake.spec("demo", figure="overview"), fake.records([fake.LINEAR], METHODS[-1:], seeds=[0])))
-    assert "data:text/csv" not in text
-    assert "metabench export demo --format csv" in text
+    monkeypatch.setattr(downloads, "PLAIN", 1000)
+    some = fake.records([fake.LINEAR], METHODS[-1:], seeds=[0])
+    text = page((fake.spec("demo", figure="overview"), some))
+    content, kind = downloaded(text, "demo.csv.gz")
+    assert kind == "application/gzip"
+    pd.testing.assert_frame_equal(
+        pd.read_csv(io.BytesIO(gzip.decompress(content))),
+        pd.read_csv(io.StringIO(table.frame(some).to_csv(index=False))),
+    )
+    monkeypatch.setattr(downloads, "CSV_LIMIT", 1000)
+    text = page((fake.spec("demo", figure="overview"), some))
+    assert 'download="demo.csv' not in text
+    assert "too large for this page;</span>\n<code>metabench export demo --format csv" in text
 
 
 def test_numbers_stay_with_their_units_and_markup_stays_escaped():
@@ -218,8 +239,124 @@ def test_page_on_several_studies_and_one_without_records():
         (fake.spec("second"), []),
     )
     Page(text)
-    assert '<a href="#second">second</a>' in text
+    assert '<a href="#second">Which method' in text
     assert "Nothing is measured yet" in text
+
+
+def test_a_page_on_one_study_has_its_parts_in_order_and_no_contents(failed):
+    labels = re.findall(r'<section (?:id="[^"]*" )?aria-label="([^"]*)"', failed[1])
+    order = ["Figures", "Verdict", "Settings", "Cells", "Failures", "What the budget left out", "Reproduce"]
+    assert labels == order
+    assert 'id="contents"' not in failed[1]
+
+
+def test_contents_name_each_question_with_its_one_line_answer_in_the_order_given():
+    records = of(fake.records([fake.LINEAR], METHODS), fomaml=0.3, maml=2e-16, imaml=0.6)
+    pairs = [(fake.spec(n, question=f"Is it {n}?", figure="overview"), records) for n in ("b", "a", "c")]
+    groups = {"First": ["a"], "Then": ["c", "b"]}
+    text = page(*pairs, groups=groups)
+    Page(text)
+    contents = text[text.index('id="contents"') : text.index("</nav>")]
+    assert re.findall(r'<h2>(.*?)</h2>|href="#(\w)"', contents) == [
+        ("First", ""), ("", "a"), ("Then", ""), ("", "c"), ("", "b")
+    ]  # fmt: skip
+    answer = "Closest approximation to exact MAML, on linear regression, 10 inner steps: FOMAML with relative"
+    assert contents.count(answer) == 3
+    assert "Cheapest" not in contents  # which is not its first sentence
+    assert text.count('<a class="up download" href="#contents">') == 3
+
+
+def test_a_verdict_can_be_downloaded_with_the_table_that_it_is_read_from():
+    records = of(fake.records([fake.LINEAR], METHODS), fomaml=0.3, maml=2e-16, imaml=0.6)
+    text = page((fake.spec("demo", figure="overview"), records))
+    sentences = pd.read_csv(io.BytesIO(downloaded(text, "demo-verdict.csv")[0]))
+    assert (
+        dict(zip(sentences["term"], sentences["methods"].fillna(""), strict=True))[
+            "Closest approximation to exact MAML"
+        ]
+        == "FOMAML"
+    )
+    medians = pd.read_csv(io.BytesIO(downloaded(text, "demo-medians.csv")[0])).set_index("method")
+    mine = [r for r in records if r["cell"]["method"]["name"] == "fomaml"]
+    times = [np.median(np.divide(r["time"]["samples_s"], r["time"]["reference_s"])) for r in mine]
+    assert medians.loc["FOMAML", "error.maml"] == 0.3
+    assert medians.loc["FOMAML", "time.ratio"] == pytest.approx(np.median(times))
+    assert "test.loss" not in medians
+
+
+def test_a_module_says_what_its_verdict_is_read_from_else_its_tables_are_it():
+    rows = [{"method": "a", "axes": ["1"], "values": [("2 %", "[1, 3]"), ("4", "")], "n": "5", "failed": ""}]
+    one = {"problem": "p", "first": "network", "heads": ["lambda", "share", "size", "n", ""], "rows": rows}
+    frame = pd.DataFrame()
+    own = SimpleNamespace(tables=lambda _: [one])
+    (_, table_link) = downloads.of_verdict("x", own, frame, [])
+    content = pd.read_csv(io.BytesIO(base64.b64decode(table_link.source.partition(",")[2])))
+    assert (table_link.name, content.iloc[0].drop("failed").to_dict()) == (
+        "x-table.csv",
+        {
+            "problem": "p",
+            "network": "a",
+            "lambda": 1,
+            "share": "2 %",
+            "share, interval": "[1, 3]",
+            "size": 4,
+            "n": 5,
+        },
+    )
+    own = SimpleNamespace(tables=own.tables, evidence=lambda _: {"shares": pd.DataFrame({"k": [1]})})
+    assert [link.name for link in downloads.of_verdict("x", own, frame, [])] == [
+        "x-verdict.csv",
+        "x-shares.csv",
+    ]
+
+
+def test_trainings_can_be_downloaded():
+    records = fake.trainings()
+    text = page((fake.spec("outer", figure="learning_curves"), records))
+    found = pd.read_csv(io.BytesIO(downloaded(text, "outer-evaluations.csv")[0]))
+    assert len(found) == sum(len(r["train"]["evaluations"]) for r in records)
+    assert found["evaluation.loss"].sum() == pytest.approx(
+        sum(e["loss"]["mean"] for r in records for e in r["train"]["evaluations"])
+    )
+
+
+def test_what_the_budget_left_out_is_told_apart_from_failures():
+    records = fake.records([fake.LINEAR], METHODS, seeds=[0, 1])
+    ends = ("declined", "timed_out", "timed_out", "error")
+    records = [fake.failing(r, s) for r, s in zip(records, ends, strict=False)] + records[4:]
+    missing = [(f"{i:016x}", f"cell {i}") for i in range(11)]
+    plan = report.Plan(len(records) + 11, 90.0, missing, unasked=2)
+    text = page((fake.spec("demo", figure="overview"), records), plans={"demo": plan}, results="some/where")
+    failures, left_out = (text[text.index(f'id="demo-{name}"') :] for name in ("failures", "left-out"))
+    failures = failures[: failures.index("</section>")]
+    left_out = left_out[: left_out.index("</section>")]
+    assert "made to end as error" in failures
+    assert "timed_out" not in failures
+    assert (
+        f"Of {len(records) + 11} cells of the plan {len(records)} have a record; the others were" in left_out
+    )
+    assert "1 declined, 2 ended by the time limit" in left_out
+    assert "2 \N{MULTIPLICATION SIGN} timed_out" in left_out
+    assert "made to end as declined" in left_out
+    assert "2 records that no cell of the study file asks for" in left_out
+    assert left_out.count("<code>0000") == report.MOST_IDS
+    assert "and 3 more: <code>metabench plan demo --cells --results some/where</code>" in left_out
+    assert "metabench export demo --results some/where --format csv" in text
+
+
+def test_large_scatters_are_pixels_and_coordinates_short():
+    drawing = figures.draw(
+        fake.spec("demo", figure="overview"), table.frame(fake.records([fake.LINEAR], METHODS))
+    )
+    (first, *_) = drawing.values()
+    axes = first.figure.axes[0]
+    x, y = (np.linspace(*ends, pictures.MOST_POINTS + 1) for ends in (axes.get_xlim(), axes.get_ylim()))
+    axes.plot(x, y, "o", linestyle="None")
+    shown = base64.b64decode(pictures.picture("demo", first).source.partition(",")[2]).decode()
+    assert "<image" in shown
+    paths = " ".join(re.findall(r' d="([^"]*)"', shown))
+    assert re.search(r"\.\d\d\b", paths)
+    assert not re.search(r"\.\d\d\d", paths)
 
 
 def test_numbers_in_the_page_are_those_of_the_summary():

@@ -343,7 +343,7 @@ def test_merge_brings_the_study_file_and_repeated_records(measured: Path):
 
 
 def test_merge_of_studies_whose_files_differ(measured: Path):
-    """What the kept file does not ask for is said, kept, and shown with --all or by the other file."""
+    """What the kept file does not ask for is said, kept, and shown with --unasked or by the other file."""
     other = Path("elsewhere/tiny.toml")
     other.parent.mkdir()
     other.write_text(TINY.replace("steps = [1, 2]", "steps = [2, 3]"))

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import assumptions, grid, panels, scales, style
-from analysis.assumptions import DATA, NAMES, NETWORK, STRENGTH
+from analysis.assumptions import DATA, NAMES, NETWORK, STAGE, STAGES, STRENGTH
 from analysis.metrics import ERRORS
 from analysis.style import Style
 from analysis.verdict import Item, Verdict
@@ -19,14 +19,17 @@ from analysis.verdict import Item, Verdict
 ZERO = 1e-9  # a size up to which a violation is none
 ROW = 0.62  # inches of height of one assumption
 LOOKS = {
-    "none": Style("#000000", "o", "-", filled=False),
+    "linear": Style("#000000", "o", "-", filled=False),
     "relu": Style("#D55E00", "^", (0, (6, 1.5))),
     "tanh": Style("#0072B2", "s", (0, (4, 1.2, 1, 1.2)), filled=False),
+    "tanh, half-trained": Style("#56B4E9", "X", (0, (3, 1, 1, 1))),
+    "tanh, trained": Style("#0B2A66", "*", "-"),
     "softplus": Style("#009E73", "D", (0, (1, 1.2))),
     "conv4, batch norm": Style("#882255", "v", (0, (2, 1))),
     "conv4, no norm": Style("#8C510A", "P", (0, (5, 1, 1, 1, 1, 1)), filled=False),
 }
 DATA_SETS = ("linear regression", "sinusoid", "glyphs", "omniglot")
+SOMEWHERE = " violate an assumption somewhere on their inner path."
 TABLE = "Shares of tasks that violate an assumption anywhere on their inner path, with 95% Wilson intervals."
 
 
@@ -34,10 +37,10 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
     """In words."""
     return (
         "First figure: the share of tasks that violate an assumption at a point or more of their inner path, "
-        "against lambda, a curve for each network; a row for each assumption, a column for each data set; "
-        "bars are 95% Wilson intervals. Second figure: a point for each task, the relative error of its "
-        "meta-gradient against how much an assumption is violated at the adapted parameters; filled where "
-        "G is strongly convex there, hollow where it is not."
+        "against lambda, a curve for each network (at initialisation unless it says otherwise); a row for "
+        "each assumption, a column for each data set; bars are 95% Wilson intervals. Second figure: a point "
+        "for each task, the relative error of its meta-gradient against how much an assumption is violated "
+        "at the adapted parameters; filled where G is strongly convex there, hollow where it is not."
     )
 
 
@@ -86,15 +89,18 @@ def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:
             ("", [Verdict("all problems", "", [Item("No verdict", "", "No assumptions were measured.")])])
         ]
     names = assumptions.names(here)
-    overall = [
-        Item("Any assumption", "", _share(assumptions.of_tasks(here, *names), "tasks") + " violate one.")
-    ]
+    overall = [Item("Any assumption", "", _share(assumptions.of_tasks(here, *names), "tasks") + SOMEWHERE)]
     overall += [Item("Does violating matter?", "", text) for text in _matters(here)]
     found = [Verdict("all problems", "", overall)]
     for data in assumptions.ordered(here[DATA].tolist(), DATA_SETS):
         mine = here[here[DATA] == data]
         items = [Item(NAMES[name], "", _by_network(mine, name)) for name in names]
-        items += [Item("G strongly convex, by lambda", "", _by_strength(mine))]
+        drawn = mine[mine[STAGE] == STAGES["start"]]
+        items += [Item("G strongly convex, by lambda", "", _by_strength(drawn))] if len(drawn) else []
+        items += [
+            Item("By training stage", network, _by_stage(tasks, names))
+            for network, tasks in assumptions.at_all_stages(mine)
+        ]
         found.append(Verdict(data, "tasks that violate each assumption", items))
     return [("", found)]
 
@@ -121,6 +127,11 @@ def tables(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return made
 
 
+def evidence(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What the verdict's numbers are read from."""
+    return assumptions.evidence(assumptions.measured(frame))
+
+
 def _cell(share: assumptions.Share) -> tuple[str, str]:
     text, _, interval = str(share).partition(" [")
     return text, f"[{interval}" if interval else ""
@@ -139,7 +150,7 @@ def _by_network(frame: pd.DataFrame, name: str) -> str:
         text = _share(share, "tasks")
         if share.k > 0 and steps.n > share.n:
             text += f" ({steps} of {steps.n:,} steps)"
-        parts.append(text if network == "none" else f"{network}: {text}")
+        parts.append(f"{network}: {text}")
     return "; ".join(parts) + "."
 
 
@@ -150,6 +161,23 @@ def _by_strength(frame: pd.DataFrame) -> str:
         for strength, group in frame.groupby(STRENGTH, sort=True)
     ]
     return "; ".join(parts) + "."
+
+
+def _by_stage(frame: pd.DataFrame, names: list[str]) -> str:
+    """What training changes: the shares at all stages, of each assumption that is violated at one."""
+    changes: dict[str, list[str]] = {"more often": [], "less often": [], "as often": []}
+    for name in names:
+        shares = {
+            stage: assumptions.of_tasks(frame[frame[STAGE] == stage], name)
+            for stage in STAGES.values()
+            if (frame[STAGE] == stage).any()
+        }
+        if any(share.k for share in shares.values()):
+            listed = ", ".join(f"{stage} {_share(share, 'tasks')}" for stage, share in shares.items())
+            changes[assumptions.change(frame, name)].append(f"{NAMES[name]} ({listed})")
+    last = [stage for stage in STAGES.values() if (frame[STAGE] == stage).any()][-1]
+    said = [f"{last}, it violates {how} {'; '.join(some)}" for how, some in changes.items() if some]
+    return f": {'. '.join(said)}." if said else ": no assumption is violated at any stage."
 
 
 def _matters(frame: pd.DataFrame) -> list[str]:

@@ -108,6 +108,6 @@ def _say(store: Store, merged: Merged, files: _Files, results: Path) -> None:
         return
     say(f"  {of_no_cell(files.strangers)}, {files.target}", "yellow")
     say("  they are kept; a file that asks for what both do makes one study of them")
-    say(f"  next: {command('report', store.study, results)} --all")
+    say(f"  next: {command('report', store.study, results)} --unasked")
     if files.differ:
         say(f"    or: {command('status', str(files.source), results)}")

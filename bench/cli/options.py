@@ -14,7 +14,9 @@ Study = Annotated[
 Studies = Annotated[list[str], typer.Argument(help="Names of studies or TOML files.", metavar="STUDY...")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of all results.", metavar="DIR")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
-AllRecords = Annotated[bool, typer.Option("--all", help="Also records of no cell of the study file.")]
+Unasked = Annotated[
+    bool, typer.Option("--unasked", help="Also records that no cell of the study file asks for.")
+]
 Limit = Annotated[
     int | None,
     typer.Option("--limit", min=1, help="So many cells at most, one of every kind first.", metavar="N"),

@@ -3,27 +3,33 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from bench.cells import expand
+from bench.cli.label import label, varying
 from bench.cli.standing import command
 from bench.cli.study import load_for_reading, records
 from bench.cli.text import say, size, warn
 from bench.disk import write_whole
 from bench.errors import UsageError
+from bench.order import grouped
+from bench.record import Store
+from bench.record import studies as stored
 from bench.record.parquet import is_part
 from bench.spec import Spec
+
+if TYPE_CHECKING:
+    from analysis.left_out import Plan
 
 NOTHING = 3
 FORMATS = ("csv", "parquet", "json")
 
 
-def export_records(
-    study: str, format: str | None, output: str | None, results: Path, everything: bool
-) -> int:
+def export_records(study: str, format: str | None, output: str | None, results: Path, unasked: bool) -> int:
     """Write the records of a study: the tidy table (csv, parquet) or the full records (json)."""
     format = _format(format, output)
     of = load_for_reading(study, results)
-    found = _records(of, study, results, everything)
+    found = _records(of, study, results, unasked)
     if not found:
         return NOTHING
     content = _content(found, format)
@@ -43,14 +49,14 @@ def export_records(
     return 0
 
 
-def draw_figures(studies: list[str], results: Path, everything: bool) -> int:
+def draw_figures(studies: list[str], results: Path, unasked: bool) -> int:
     """Draw and save the figures of each study."""
     from analysis import figures, table
 
     code = 0
     for study in studies:
         of = load_for_reading(study, results)
-        found = _records(of, study, results, everything)
+        found = _records(of, study, results, unasked)
         if not found:
             code = NOTHING
             continue
@@ -59,21 +65,49 @@ def draw_figures(studies: list[str], results: Path, everything: bool) -> int:
     return code
 
 
-def build_report(studies: list[str], output: Path | None, results: Path, everything: bool) -> int:
-    """Build one page on all ``studies`` that have records."""
+def build_report(
+    studies: list[str], everything: bool, output: Path | None, results: Path, unasked: bool
+) -> int:
+    """Build one page on all ``studies`` that have records, or on ``everything`` under ``results``."""
     from analysis import report
 
-    pairs = []
+    if everything == bool(studies):
+        raise UsageError("name studies, or give --all for all that have records, not both")
+    groups = grouped(stored(results)) if everything else None
+    if groups is not None:
+        studies = [name for names in groups.values() for name in names]
+        if not studies:
+            warn(f"nothing is measured under {results}; first: {command('run', 'demo', results)}")
+            return NOTHING
+    pairs, plans = [], {}
     for study in studies:
         of = load_for_reading(study, results)
-        found = _records(of, study, results, everything)
+        found = _records(of, study, results, unasked)
         if found:
             pairs.append((of, found))
+            plans |= _plan(of, found, results)
     if not pairs:
         return NOTHING
-    path = report.build(pairs, output or _page([of.name for of, _ in pairs], results))
+    where = "" if results == Path("results") or results.is_absolute() else str(results)
+    page = output or (results / "report.html" if everything else _page([of.name for of, _ in pairs], results))
+    path = report.build(pairs, page, plans=plans, groups=groups, results=where)
     say(f"report on {', '.join(of.name for of, _ in pairs)}: {path} ({size(path.stat().st_size)})")
     return 0 if len(pairs) == len(studies) else NOTHING
+
+
+def _plan(of: Spec, found: list[dict[str, Any]], results: Path) -> "dict[str, Plan]":
+    """What the study asks for and is not on the page; nothing where it cannot be expanded here."""
+    from analysis.left_out import Plan
+
+    try:
+        cells = expand(of)
+    except UsageError:  # as was said when its records were read
+        return {}
+    shown = {record["id"] for record in found}
+    keys = varying(cell.description for cell in cells)
+    missing = [(cell.id, label(cell.description, keys)) for cell in cells if cell.id not in shown]
+    unasked = set(Store(results, of.name).ids()) - {cell.id for cell in cells} - shown
+    return {of.name: Plan(len(cells), of.time_limit, missing, len(unasked))}
 
 
 def _page(studies: list[str], results: Path) -> Path:
@@ -83,8 +117,8 @@ def _page(studies: list[str], results: Path) -> Path:
     return results / f"report-{'-'.join(studies)}.html"
 
 
-def _records(of: Spec, study: str, results: Path, everything: bool) -> list[dict[str, Any]]:
-    found = records(of, results, everything)
+def _records(of: Spec, study: str, results: Path, unasked: bool) -> list[dict[str, Any]]:
+    found = records(of, results, unasked)
     if not found:
         _say_nothing(study, results)
     return found

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench.cli.options import RESULTS, AllRecords, Results, Studies, Study, examples
+from bench.cli.options import RESULTS, Results, Studies, Study, Unasked, examples
 
 app = typer.Typer()
 
@@ -31,38 +31,50 @@ def export(
         ),
     ] = None,
     results: Results = RESULTS,
-    everything: AllRecords = False,
+    unasked: Unasked = False,
 ) -> None:
     """Write the records: csv and parquet one row per cell and task, json the full records."""
     from bench.cli.output import export_records
 
-    raise typer.Exit(export_records(study, format, output, results, everything))
+    raise typer.Exit(export_records(study, format, output, results, unasked))
 
 
 @app.command(epilog=examples("figures demo", "figures cost_vs_steps --results results/reference"))
-def figures(studies: Studies, results: Results = RESULTS, everything: AllRecords = False) -> None:
+def figures(studies: Studies, results: Results = RESULTS, unasked: Unasked = False) -> None:
     """Draw the figures of a study from its stored records: PDF, SVG and PNG, with a caption file each."""
     from bench.cli.output import draw_figures
 
-    raise typer.Exit(draw_figures(studies, results, everything))
+    raise typer.Exit(draw_figures(studies, results, unasked))
 
 
-@app.command(epilog=examples("report demo", "report accuracy_vs_steps cost_vs_steps --output page.html"))
+@app.command(
+    epilog=examples(
+        "report demo",
+        "report accuracy_vs_steps cost_vs_steps --output page.html",
+        "report --all --results results/reference",
+    )
+)
 def report(
-    studies: Studies,
+    studies: Annotated[
+        list[str] | None, typer.Argument(help="Names of studies or TOML files.", metavar="STUDY...")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All studies with records, in the order of their questions.")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
-            help="Default: RESULTS/STUDY/report.html; on several studies RESULTS/report-STUDY-STUDY.html.",
+            help="Default: RESULTS/STUDY/report.html; on several studies RESULTS/report-STUDY-STUDY.html, "
+            "on all RESULTS/report.html.",
             metavar="FILE",
         ),
     ] = None,
     results: Results = RESULTS,
-    everything: AllRecords = False,
+    unasked: Unasked = False,
 ) -> None:
     """Build one self-contained HTML page on one or several studies from their stored records."""
     from bench.cli.output import build_report
 
-    raise typer.Exit(build_report(studies, output, results, everything))
+    raise typer.Exit(build_report(studies or [], everything, output, results, unasked))

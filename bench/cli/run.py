@@ -25,7 +25,7 @@ from bench.errors import UsageError
 from bench.launch import run_cells, some, todo
 from bench.record import Record, Store
 from bench.spec import Spec
-from bench.start import located
+from bench.start import NotTrainedError, located
 
 INTERRUPTED = 130
 SHOWN_FAILURES = 3  # as they happen, to stop a faulty study early; the summary tells all
@@ -48,8 +48,7 @@ def run_study(
     _announce(before, pending, jobs)
     if prefix is None:
         say_strangers(len(before.strangers))
-    for description in {canonical(c.description.get("start")): c.description for c in pending}.values():
-        located(description, results)  # else every one of its cells would be declined
+    _say_untrained(pending, results)
     if pending:
         keep_copy(spec, results)
         started = time.monotonic()
@@ -82,6 +81,24 @@ def _one(cells: list[Cell], prefix: str, store: Store) -> Cell:
             f"{len(found)} cells of {store.study} begin with '{prefix}'; give more of the id:\n{listed}"
         )
     return found[0]
+
+
+def _say_untrained(pending: list[Cell], results: Path) -> None:
+    """Say how many cells will be declined for want of a training; raises `NotTrainedError` if all will."""
+    by_start: dict[str, list[Cell]] = {}
+    for cell in pending:
+        by_start.setdefault(canonical(cell.description.get("start")), []).append(cell)
+    untrained, first = 0, None
+    for some_cells in by_start.values():
+        try:
+            located(some_cells[0].description, results)
+        except NotTrainedError as error:
+            untrained, first = untrained + len(some_cells), first or error
+    if first is None:
+        return
+    if untrained == len(pending):
+        raise first
+    warn(f"{counting(untrained, 'cell')} will be declined: {first}; then run them with --retry-failed")
 
 
 def _announce(before: Standing, pending: list[Cell], jobs: int) -> None:

@@ -177,7 +177,7 @@ def agreement(differ: int) -> str:
 def say_strangers(count: int) -> None:
     """Print how many records belong to no cell of the study; nothing where all do."""
     if count:
-        say(f"{of_no_cell(count)}; export, figures and report take them with --all", "yellow")
+        say(f"{of_no_cell(count)}; export, figures and report take them with --unasked", "yellow")
 
 
 def of_no_cell(count: int) -> str:

@@ -62,10 +62,10 @@ def keep_copy(of: Spec, results: Path) -> None:
         write_whole(copy, content)
 
 
-def records(of: Spec, results: Path, everything: bool) -> list[Record]:
+def records(of: Spec, results: Path, unasked: bool) -> list[Record]:
     """The stored records of a study as it is now, in the order of its cells.
 
-    Records of no cell of it (of earlier versions, or merged in) come too with ``everything``, and where there
+    Records of no cell of it (of earlier versions, or merged in) come too with ``unasked``, and where there
     are no others; a warning says how many there are. A study that cannot be expanded here (a plugin that is
     not installed) counts as having all of its records.
     """
@@ -80,8 +80,8 @@ def records(of: Spec, results: Path, everything: bool) -> list[Record]:
     others = [record for i, record in stored.items() if i not in known]
     if stored and len(current) < len(now):
         warn(f"{of.name}: {len(now) - len(current)} of {len(now)} cells have no record yet")
-    if others and current and not everything:
-        warn(f"{of.name}: {of_no_cell(len(others))} and are left out; --all takes them")
+    if others and current and not unasked:
+        warn(f"{of.name}: {of_no_cell(len(others))} and are left out; --unasked takes them")
         return current
     if others:
         shown = "" if current else "; they are shown, as there are no others"
