@@ -269,7 +269,7 @@ def _scatter(frame: pd.DataFrame, looks: Mapping[str, Style]) -> Figure:
 
 def _points(axes: Axes, frame: pd.DataFrame, x: pd.Series, y: pd.Series, looks: Mapping[str, Style]) -> None:
     known = np.isfinite(x) & np.isfinite(y)
-    across = scales.log_axis(axes, "x", x[known], "error", ZERO, ticks=4)
+    across = scales.log_axis(axes, "x", x[np.isfinite(x)], "error", ZERO, ticks=4)
     up = scales.log_axis(axes, "y", y[np.isfinite(y)], "error", 1e-17, ticks=5)
     convex = frame["assumptions.smallest"] > 0
     for network, look in looks.items():
