@@ -12,7 +12,7 @@ help:
 	@echo "make gate       calls, operators, FLOPs, bytes and errors against tests/benchmarks/gate.json"
 	@echo "make lint       ruff: style and errors"
 	@echo "make types      pyright"
-	@echo "make reference  run the reference studies anew (about two hours; METABENCH_DATA must hold Omniglot)"
+	@echo "make reference  run the reference studies anew (about five hours; METABENCH_DATA must hold Omniglot)"
 
 install: .venv/installed
 
@@ -52,6 +52,9 @@ lint: install
 types: install
 	$(BIN)/pyright
 
+# The assumptions are measured at meta-parameters that outer_optimizers has trained.
+QUESTIONS := precision data_scale unrolling mixed outer_optimizers assumptions inner_steps failure_atlas line_search stability
+
 reference: libraries
 	$(BIN)/metabench run accuracy_vs_steps --jobs 2 --results results/reference || test $$? -eq 1
 	$(BIN)/metabench run cost_vs_steps --jobs 1 --results results/reference || test $$? -eq 1
@@ -62,10 +65,11 @@ reference: libraries
 	$(BIN)/metabench profile peers > results/reference/peers/profile.md
 	$(BIN)/metabench warm scaling || test $$? -eq 1
 	$(BIN)/metabench run scaling --jobs 1 --results results/reference || test $$? -eq 1
-	for study in precision data_scale unrolling mixed; do \
+	$(BIN)/metabench run inner_optimizers --jobs 1 --results results/reference || test $$? -eq 1
+	for study in $(QUESTIONS); do \
 		$(BIN)/metabench run $$study --jobs 2 --results results/reference || test $$? -eq 1 || exit 1; \
 	done
-	for study in accuracy_vs_steps cost_vs_steps estimators libraries peers scaling precision data_scale unrolling mixed; do \
+	for study in accuracy_vs_steps cost_vs_steps estimators libraries peers scaling inner_optimizers $(QUESTIONS); do \
 		$(BIN)/metabench compact $$study --results results/reference && \
 		$(BIN)/metabench figures $$study --results results/reference || exit 1; \
 	done

@@ -7,11 +7,11 @@ import pandas as pd
 
 from analysis import figures, rounding, style, table
 from analysis.verdict import Verdict
+from bench.order import GROUPS
 from bench.record import Store
 from bench.spec import load, shipped
 
 REFERENCE = Path("results/reference")
-NUMERICAL = ("precision", "data_scale", "unrolling", "mixed")
 
 
 def answers(results: Path, study: str) -> list[Verdict]:
@@ -23,14 +23,17 @@ def answers(results: Path, study: str) -> list[Verdict]:
     return [verdict for _, group in figures.module(load(file)).verdicts(frame) for verdict in group]
 
 
-def numerical_section(results: Path) -> str:
-    """Question, answer and figure of each study that asks whether it is numerical."""
+def group_section(results: Path, heading: str) -> str:
+    """Question, answer and figure of each study of a group; of one without records, how to get them."""
     parts = []
-    for study in NUMERICAL:
+    for study in GROUPS[heading]:
         found = answers(results, study)
-        said = [textwrap.fill(item.text, 110) for item in found[0].items[:1]] if found else [not_yet(study)]
         question = load(shipped()[study]).question
-        parts += [f"### {question}", *said, picture(study, 0, question)]
+        parts.append(f"### {question}")
+        if found:
+            parts += [textwrap.fill(found[0].items[0].text.strip(), 110), picture(study, 0, question)]
+        else:
+            parts.append(not_yet(study))
     return "\n\n".join(parts)
 
 

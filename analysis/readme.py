@@ -16,7 +16,7 @@ import pandas as pd
 from analysis import captions, peers, scaling, table, units
 from analysis.figures.estimators import front
 from analysis.labels import pretty
-from analysis.quotes import REFERENCE, not_yet, numerical_section, picture, rounding_section
+from analysis.quotes import REFERENCE, group_section, not_yet, picture, rounding_section
 from bench.record import Store
 
 OURS = ("rounding",)  # of the sections, those of the README; the others are of the page in results/
@@ -42,7 +42,8 @@ def sections(results: Path) -> dict[str, str]:
         "libraries": library_table(libraries, "sinusoid"),
         "peers": peers_section(speed),
         "scaling": scaling_section(growth),
-        "numerical": numerical_section(results),
+        "questions": group_section(results, "Where the two methods differ"),
+        "numerical": group_section(results, "Is it numerical?"),
         "rounding": rounding_section(results),
     }
 

@@ -89,8 +89,9 @@ def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:
             ("", [Verdict("all problems", "", [Item("No verdict", "", "No assumptions were measured.")])])
         ]
     names = assumptions.names(here)
-    overall = [Item("Any assumption", "", _share(assumptions.of_tasks(here, *names), "tasks") + SOMEWHERE)]
-    overall += [Item("Does violating matter?", "", text) for text in _matters(here)]
+    share, matters = _share(assumptions.of_tasks(here, *names), "tasks"), _matters(here)
+    overall = [Item("Any assumption", "", " ".join([share + SOMEWHERE, *matters[-1:]]))]
+    overall += [Item("Does violating matter?", "", text) for text in matters[:-1]]
     found = [Verdict("all problems", "", overall)]
     for data in assumptions.ordered(here[DATA].tolist(), DATA_SETS):
         mine = here[here[DATA] == data]
@@ -197,7 +198,7 @@ def _matters(frame: pd.DataFrame) -> list[str]:
         if all(len(some) for some in medians):
             fine, bad = (f"{some.median():.2g} ({len(some):,} tasks)" for some in medians)
             texts.append(
-                f"Median {metric.short} {fine} where G is strongly convex all along, {bad} elsewhere."
+                f"The median {metric.short} is {fine} where G is strongly convex all along, {bad} elsewhere."
             )
     return texts
 
