@@ -172,6 +172,15 @@ def _make_room(axes: Axes, rows: int, inches: float) -> tuple[float, float]:
     return 1 - share + 0.3 * step, step
 
 
+def nothing(frame: pd.DataFrame, text: str) -> list[Figure]:
+    """One empty panel in the place of figures: it says that no cell ended well, or else ``text``."""
+    figure, axes = canvas(1, 1, [])
+    axes[0, 0].set(xticks=[], yticks=[])
+    failed = bool((frame["status"] != "ok").all())
+    note(axes[0, 0], "no cell ended well" if failed else text, empty=True)
+    return [figure]
+
+
 def note(axes: Axes, text: str, empty: bool) -> None:
     """A remark on the panel: in its middle where there are no data, else above it."""
     if empty:

@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,7 +84,7 @@ def dying_at(operation: int | None) -> Iterator[None]:
 
 
 def forked(work: Callable[[], None]) -> int:
-    """Run ``work`` in a child; returns its process id. It ends with 1 if the work raises."""
+    """Run ``work`` in a child; returns its process id. It ends with 1 if the work raises, and says what."""
     child = os.fork()
     if child:
         return child
@@ -91,7 +92,10 @@ def forked(work: Callable[[], None]) -> int:
     try:
         work()
         code = 0
+    except Exception:  # noqa: BLE001  whatever it is
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(code)
 
 

@@ -24,6 +24,7 @@ from bench.problems import (
     CifarFS,
     Conv4,
     Glyphs,
+    LearnedRate,
     LinearRegression,
     MiniImageNet,
     Omniglot,
@@ -50,6 +51,7 @@ PROBLEMS: dict[str, Problem] = {
     "cifar_fs": CifarFS(queries=1, network=Conv4(4, pooling="max")),
     "cifar_fs, stride": CifarFS(queries=1, network=Conv4(4), standardise=False),
     "mini_imagenet": MiniImageNet(ways=2, queries=1, network=Conv4(4, pooling="max")),
+    "learned_rate": LearnedRate(Sinusoid(network=MLP((8, 8), "tanh"))),
 }
 # name of a problem -> the fixture of its data
 DATA = {"omniglot": "fake_omniglot", "cifar_fs": "photographs", "mini_imagenet": "photographs"}

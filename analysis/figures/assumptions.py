@@ -72,11 +72,7 @@ def draw(frame: pd.DataFrame) -> list[Figure]:
     """The shares, then the scatter."""
     here = assumptions.measured(frame)
     if here.empty:
-        figure, axes = panels.canvas(1, 1, [])
-        axes[0, 0].set(xticks=[], yticks=[])
-        missing = grid.remark(frame, ERRORS["implicit"])
-        panels.note(axes[0, 0], missing if "no cell" in missing else "no assumptions measured", empty=True)
-        return [figure]
+        return panels.nothing(frame, "no assumptions measured")
     looks = _looks(here)
     return [_shares(here, looks), _scatter(here, looks)]
 

@@ -66,12 +66,9 @@ def draw(frame: pd.DataFrame) -> list[Figure]:
     """A map for each family of problems, then stationarity and direction."""
     pairs, found = _found(frame)
     figures = [atlas_map.draw(found[found["problem.name"] == name]) for name in atlas_map.families(found)]
-    if not figures:
-        figure, axes = panels.canvas(1, 1, [])
-        axes[0, 0].set(xticks=[], yticks=[])
+    if not figures or (frame["status"] != "ok").all():
         missing = grid.remark(frame, ERRORS["implicit"])
-        panels.note(axes[0, 0], missing or "no pair of MAML and iMAML with CG", empty=True)
-        return [figure]
+        return panels.nothing(frame, missing or "no pair of MAML and iMAML with CG")
     return [*figures, _aside(pairs, found)]
 
 

@@ -51,18 +51,15 @@ def words(frame: pd.DataFrame) -> dict[str, str]:
 
 def draw(frame: pd.DataFrame) -> list[Figure]:
     """Error against time, then multiples of gradient descent."""
+    if (frame["status"] != "ok").all():
+        return panels.nothing(frame, "")
     here = numbers.prepared(frame)
     timed = here[here[SECONDS.column].notna() & here[ERROR.column].notna()]
     figures = [_against_time(timed)] if len(timed) else []
     compared = numbers.comparisons(here) if len(here) else []
     if any(numbers.baseline(one) for one in compared):
         figures.append(_multiples(here, compared))
-    if not figures:
-        figure, axes = panels.canvas(1, 1, [])
-        axes[0, 0].set(xticks=[], yticks=[])
-        panels.note(axes[0, 0], "no inner optimizer with error and time", empty=True)
-        figures.append(figure)
-    return figures
+    return figures or panels.nothing(frame, "no inner optimizer with error and time")
 
 
 def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:

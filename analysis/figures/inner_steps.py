@@ -68,18 +68,13 @@ def tables(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def draw(frame: pd.DataFrame) -> list[Figure]:
     """A figure for each reference, and one of trainings."""
+    if (frame["status"] != "ok").all():
+        return panels.nothing(frame, "")
     here, trained = inner_steps.measured(frame), inner_steps.trained(frame)
     figures = [_errors(here, metric) for metric in _metrics(here)]
     if len(trained):
         figures.append(_trained(trained))
-    if figures:
-        return figures
-    figure, axes = panels.canvas(1, 1, [])
-    axes[0, 0].set(xticks=[], yticks=[])
-    missing = grid.remark(frame, ERRORS["implicit"])
-    text = missing if "no cell" in missing else "no error of iMAML with CG"
-    panels.note(axes[0, 0], text, empty=True)
-    return [figure]
+    return figures or panels.nothing(frame, "no error of iMAML with CG")
 
 
 def _metrics(here: pd.DataFrame) -> list[Metric]:

@@ -56,17 +56,12 @@ def draw(frame: pd.DataFrame) -> list[Figure]:
     """The searches, then the map from theta."""
     frame = line_search.prepared(frame)
     searched, mapped = line_search.searched(frame), line_search.mapped(frame)
-    figures = []
+    figures: list[Figure] = []
     if len(searched):
         figures.append(_searches(searched))
     if len(mapped):
         figures.append(_map(frame[frame["problem"].isin(mapped["problem"].unique())], mapped))
-    if not figures:
-        figure, axes = panels.canvas(1, 1, [])
-        axes[0, 0].set(xticks=[], yticks=[])
-        panels.note(axes[0, 0], "no line search measured", empty=True)
-        figures.append(figure)
-    return figures
+    return figures or panels.nothing(frame, "no line search measured")
 
 
 def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bench.disk import failed, stamp_of
+from bench.disk import StoreError, failed, stamp_of
 from bench.record.form import UnreadableError, parse
 from bench.record.loose import JSON, Loose, Text, take
 from bench.record.parquet import MERGED, Row, as_tables, tables, write_part
@@ -128,7 +128,12 @@ def _merge(folder: Path, chosen: list[Part]) -> None:
                 start += len(table)
                 yield table.filter(pa.array(counts, pa.bool_()))
 
-    merged = write_part(folder, content())
+    try:
+        merged = write_part(folder, content())
+    except StoreError:
+        if all(stamp_of(part.path) == part.stamp for part in chosen):
+            raise
+        return  # another compaction was quicker, and took a part away while it was read
     for part in chosen:
         if part.path != merged and stamp_of(part.path) == part.stamp:
             _remove(part.path)
