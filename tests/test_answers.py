@@ -35,6 +35,7 @@ HERE = ("accuracy_vs_steps", "cost_vs_steps", "estimators", "libraries", "peers"
 HERE += ("assumptions", "outer_optimizers")
 UNITS = {"µs": 1e-6, "ms": 1e-3, "s": 1.0, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "": 1.0}
 NUMBER = r"(\d[\d.,]*(?:e[+-]\d+)?)(?: (µs|ms|s|B|KiB|MiB|GiB)\b)?"
+LINEAR = {"activation": "linear"}  # where a problem has no network
 EPS = {"float64": 1.5e-8, "float32": 3.5e-4}  # square roots, up to which an error is rounding
 
 
@@ -241,7 +242,7 @@ def test_assumptions_are_violated_by_that_share_of_tasks() -> None:
     rows = pd.DataFrame(
         {
             "id": r["id"], "data": r["cell"]["problem"]["name"].replace("_", " "), "task": t, "name": name,
-            "network": r["cell"]["problem"].get("network", {}).get("activation", "linear"),
+            "network": r["cell"]["problem"].get("network", LINEAR).get("activation", "convolutional"),
             "stage": (r["cell"].get("start") or {}).get("stage", "start"), "bad": any(p for p in points if p),
         }
         for r in records("assumptions") if r.get("assumptions")

@@ -42,7 +42,9 @@ def test_arrows_point_one_way(path: Path) -> None:
         elif folder[:2] == ("bench", "problems"):
             assert allowed(name, "bench.problems", "bench.data", *contract), name
         elif folder[0] == "analysis":
-            assert allowed(name, "analysis", "bench.record", "bench.spec", "bench.errors"), name
+            assert allowed(name, "analysis", "bench.record", "bench.spec", "bench.order", "bench.errors"), (
+                name
+            )
         elif folder[0] == "slurm":
             assert allowed(name, "slurm", "bench"), name
             assert not allowed(name, "bench.cli"), name
