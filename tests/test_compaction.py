@@ -459,3 +459,20 @@ def test_a_part_that_is_written_anew_as_it_is_put_aside_stays(full, halved, monk
     monkeypatch.setattr(os, "rename", rename)
     assert full.ids() == EXPECTED
     assert full.set_aside == []
+
+
+def test_what_a_record_replaced_stays_replaced_where_a_compaction_dies_before_it_is_gone(tmp_path):
+    """The older record was taken aside by a writer that died, and its file is dated after the newer one's."""
+    store = Store(tmp_path, "demo")
+    older, newer = a_record(status="error", value=1.0), a_record(status="error", value=2.0)
+    path = store.write(older)
+    aside = path.with_name(f"{path.stem}.{'0' * 32}.taken")
+    path.rename(aside)
+    store.write(newer)
+    os.utime(aside, ns=(path.stat().st_mtime_ns + 10, path.stat().st_mtime_ns + 10))
+    content, stat = aside.read_bytes(), aside.stat()
+    store.compact()
+    aside.write_bytes(content)
+    os.utime(aside, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
+    (record,) = Store(tmp_path, "demo").each()
+    assert record == newer

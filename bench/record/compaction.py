@@ -97,8 +97,9 @@ def _rows(loose: Loose, parts: Parts, batch: _Batch) -> Iterator[Row]:
         counts = name.endswith(f".{JSON}") or text.written > latest
         if counts:
             batch.settled.append((loose.folder / name, text.digest()))
-            # Later than what it replaces, whatever another machine's clock has said.
-            yield Row(cell_id, record["status"], max(text.written, latest + 1), text.content)
+            # Later than all that it replaces, whatever clocks have said: a death may leave that behind.
+            before = max(latest, *(other.written for _, other, _ in found[:-1]), 0)
+            yield Row(cell_id, record["status"], max(text.written, before + 1), text.content)
         for name, other, record in found[:-1] if counts else found:
             content = text.content if counts else parts.text(cell_id)
             if record["status"] == "ok" and other.content != content:
