@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bench.disk import StoreError, failed, stamp_of
+from bench.disk import failed, stamp_of
 from bench.record.form import UnreadableError, parse
 from bench.record.loose import JSON, Loose, Text, take
 from bench.record.parquet import MERGED, Row, as_tables, tables, write_part
@@ -23,6 +23,10 @@ from bench.record.repeated import add_repeated, keep_repeated
 
 PART_RECORDS = 20_000  # a part of this size is left alone; so many are compacted at once
 RATIO = 4  # a part is merged into smaller ones that are together at least this fraction of it
+
+
+class _TakenAwayError(Exception):
+    """Another compaction has merged a part while it was read."""
 
 
 @dataclass
@@ -46,7 +50,7 @@ def compact(folder: Path, loose: Loose, parts: Parts) -> None:
         _compact(folder, loose, parts, _Batch(names[:end]))
         names = names[end:]
     # Another compaction may be quicker; of damage whoever reads the records is told.
-    with suppress(FileNotFoundError, UnreadableError):
+    with suppress(_TakenAwayError, UnreadableError):
         _merge(folder, mergeable([part for part in parts.all() if part.whole]))
 
 
@@ -98,7 +102,7 @@ def _rows(loose: Loose, parts: Parts, batch: _Batch) -> Iterator[Row]:
         if counts:
             batch.settled.append((loose.folder / name, text.digest()))
             # Later than all that it replaces, whatever clocks have said: a death may leave that behind.
-            before = max(latest, *(other.written for _, other, _ in found[:-1]), 0)
+            before = max([latest, *(other.written for _, other, _ in found[:-1])])
             yield Row(cell_id, record["status"], max(text.written, before + 1), text.content)
         for name, other, record in found[:-1] if counts else found:
             content = text.content if counts else parts.text(cell_id)
@@ -117,7 +121,7 @@ def _merge(folder: Path, chosen: list[Part]) -> None:
     def content() -> Iterator[pa.Table]:
         for part in chosen:
             start = 0
-            for table in tables(part.path):
+            for table in _read(part):
                 counts = []
                 for row in range(start, start + len(table)):
                     winner = last[part.ids[row]]
@@ -129,15 +133,18 @@ def _merge(folder: Path, chosen: list[Part]) -> None:
                 start += len(table)
                 yield table.filter(pa.array(counts, pa.bool_()))
 
-    try:
-        merged = write_part(folder, content())
-    except StoreError:
-        if all(stamp_of(part.path) == part.stamp for part in chosen):
-            raise
-        return  # another compaction was quicker, and took a part away while it was read
+    merged = write_part(folder, content())
     for part in chosen:
         if part.path != merged and stamp_of(part.path) == part.stamp:
             _remove(part.path)
+
+
+def _read(part: Part) -> Iterator[pa.Table]:
+    """As `tables`; a part that is gone is no error of the one that is being written."""
+    try:
+        yield from tables(part.path)
+    except FileNotFoundError as error:
+        raise _TakenAwayError from error
 
 
 def _has_raced(part: Part, row: int, winner: Part, at: int) -> bool:
