@@ -6,18 +6,16 @@ violates assumption A, of how many where that is known; ``assumptions.S`` is the
 """
 
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from analysis import stats
 from analysis.labels import pretty
 from analysis.metrics import ERRORS
 
-LEVEL = 0.95
-QUANTILE = NormalDist().inv_cdf((1 + LEVEL) / 2)
 NAMES = {
     "outer_lipschitz": "outer loss Lipschitz",
     "outer_smooth": "outer loss smooth",
@@ -33,21 +31,6 @@ NETWORK, DATA, STRENGTH, STAGE = "network", "data", "problem.strength", "stage"
 STAGES = {"start": "at initialisation", "half": "half-trained", "end": "trained"}  # of `start` in a cell
 # What tasks share that differ in the stage of the training they start from, and in nothing else.
 _PAIR = ["problem", "method", "steps", "dtype", "start.cell", "seed", "task"]
-
-
-class Share(NamedTuple):
-    """``k`` of ``n``, and the Wilson interval of the share; NaN where n is 0."""
-
-    k: int
-    n: int
-    share: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        if self.n == 0:
-            return "not known"
-        return f"{100 * self.share:.3g} % [{100 * self.low:.3g}, {100 * self.high:.3g}]"
 
 
 class Correlation(NamedTuple):
@@ -78,16 +61,6 @@ def rows(found: dict[str, Any]) -> list[dict[str, Any]]:
             row["assumptions.start.largest"] = sizes["largest"][task][0]
         made.append(row)
     return made
-
-
-def wilson(k: int, n: int) -> Share:
-    """The share k / n with its 95 % Wilson score interval."""
-    if n == 0:
-        return Share(k, n, np.nan, np.nan, np.nan)
-    share, z2 = k / n, QUANTILE**2
-    middle, half = share + z2 / (2 * n), QUANTILE * np.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
-    low, high = ((middle + end * half) / (1 + z2 / n) for end in (-1, 1))
-    return Share(k, n, share, 0.0 if k == 0 else float(low), 1.0 if k == n else float(high))
 
 
 def measured(frame: pd.DataFrame) -> pd.DataFrame:
@@ -129,7 +102,7 @@ def change(frame: pd.DataFrame, name: str) -> str:
     first, last = (stages := [s for s in STAGES.values() if s in bad])[0], stages[-1]
     both = bad[[first, last]].dropna().astype(bool)
     more, less = (int((both[a] & ~both[b]).sum()) for a, b in ((last, first), (first, last)))
-    if more == less or binomtest(more, more + less).pvalue > 1 - LEVEL:
+    if more == less or binomtest(more, more + less).pvalue > 1 - stats.LEVEL:
         return "as often"
     return "more often" if more > less else "less often"
 
@@ -139,17 +112,17 @@ def names(frame: pd.DataFrame) -> list[str]:
     return [name for name in NAMES if frame.get(f"assumptions.points.{name}", pd.Series([0.0])).sum() > 0]
 
 
-def of_tasks(frame: pd.DataFrame, *some: str) -> Share:
+def of_tasks(frame: pd.DataFrame, *some: str) -> stats.Share:
     """How many tasks violate any of the assumptions ``some`` at any point, of those where one is known."""
     violating = frame[[f"assumptions.violating.{name}" for name in some]].sum(axis=1)
     known = frame[[f"assumptions.points.{name}" for name in some]].sum(axis=1) > 0
-    return wilson(int((violating[known] > 0).sum()), int(known.sum()))
+    return stats.wilson(int((violating[known] > 0).sum()), int(known.sum()))
 
 
-def of_steps(frame: pd.DataFrame, name: str) -> Share:
+def of_steps(frame: pd.DataFrame, name: str) -> stats.Share:
     """How many points of the inner paths of all tasks violate an assumption, of those where it is known."""
     k, n = (frame[f"assumptions.{what}.{name}"].sum() for what in ("violating", "points"))
-    return wilson(int(k), int(n))
+    return stats.wilson(int(k), int(n))
 
 
 def correlation(x: pd.Series, y: pd.Series) -> Correlation | None:
@@ -159,7 +132,7 @@ def correlation(x: pd.Series, y: pd.Series) -> Correlation | None:
     if n < 10 or x[known].nunique() < 2 or y[known].nunique() < 2:
         return None
     rho = float(x[known].rank().corr(y[known].rank()))
-    half = QUANTILE * np.sqrt((1 + rho**2 / 2) / (n - 3))
+    half = stats.QUANTILE * np.sqrt((1 + rho**2 / 2) / (n - 3))
     low, high = (float(np.tanh(np.arctanh(np.clip(rho, -1 + 1e-15, 1 - 1e-15)) + e * half)) for e in (-1, 1))
     return Correlation(rho, low, high, n)
 
@@ -212,7 +185,7 @@ def _all_shares(frame: pd.DataFrame) -> pd.DataFrame:
                     rows.append(where | {"assumption": NAMES[name], "of": of} | share._asdict())
     whole = of_tasks(frame, *names(frame))._asdict()
     rows.append({"assumption": "any", "of": "tasks"} | whole)
-    return pd.DataFrame(rows, columns=[*by, "assumption", "of", *Share._fields])
+    return pd.DataFrame(rows, columns=[*by, "assumption", "of", *stats.Share._fields])
 
 
 def _stages(frame: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import stats, table
-from analysis.assumptions import wilson
+from analysis.stats import wilson
 from analysis.table import STEPS
 from bench.spec import TRAIN
 

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from analysis import atlas, stats, stopping, style, units
-from analysis.assumptions import wilson
 from analysis.atlas import CG, IMAML_LOST, MAML_LOST, RATE, SUCCESS, Why
 from analysis.metrics import COSINES, ERRORS
+from analysis.stats import wilson
 from analysis.table import STEPS
 from analysis.verdict import Item
 
@@ -266,13 +266,11 @@ def _interval(interval: stats.Interval) -> str:
 
 
 def _triple(middle: float, low: float, high: float) -> str:
-    ends = "" if np.isnan(low) else f" [{units.digits(low, 3)}, {units.digits(high, 3)}]"
-    return f"{units.digits(middle, 3)}{ends}"
+    return units.interval(middle, low, high, 3)
 
 
 def _n(interval: stats.Interval) -> str:
-    seeds = f"{interval.n_groups} seed{'' if interval.n_groups == 1 else 's'}"
-    return f"n = {interval.n:,} tasks, {seeds}"
+    return f"n = {interval.n:,} tasks, {units.many(interval.n_groups, 'seed')}"
 
 
 def _capital(text: str) -> str:

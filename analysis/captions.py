@@ -7,6 +7,7 @@ import pandas as pd
 
 from analysis import reasons, stats, style, table, training, units
 from analysis.metrics import CONTROL
+from analysis.units import many
 from bench.record import NO_KERNEL, RAN_EAGER
 from bench.spec import TRAIN
 
@@ -69,9 +70,9 @@ def numbers(frame: pd.DataFrame) -> str:
     tasks = sorted(cells["n_tasks"].dropna().unique())
     per = "outer step" if len(cells) and (cells["passes"] == TRAIN).all() else "cell"
     return (
-        f"{_many(len(cells), 'cell')} ({ok} ended well), {_many(seeds, 'seed')}, "
+        f"{many(len(cells), 'cell')} ({ok} ended well), {many(seeds, 'seed')}, "
         f"{' or '.join(str(t) for t in tasks) or 'unknown'} tasks per {per}, "
-        f"{_many(cells['method'].nunique(), 'method')}, {_many(cells['problem'].nunique(), 'problem')}"
+        f"{many(cells['method'].nunique(), 'method')}, {many(cells['problem'].nunique(), 'problem')}"
     )
 
 
@@ -96,7 +97,7 @@ def control(frame: pd.DataFrame) -> str:
     low, high = stats.spread(values)
     return (
         f"FOMAML's time divided by its own, interleaved in the same way as every method's, has a median of "
-        f"{values.median():.3f} and lies in {low:.3f} to {high:.3f} in 95% of {_many(len(values), 'cell')}: "
+        f"{values.median():.3f} and lies in {low:.3f} to {high:.3f} in 95% of {many(len(values), 'cell')}: "
         "ratios closer to 1 than that mean nothing."
     )
 
@@ -166,10 +167,6 @@ def caption(
 
 def _listed(values: dict[str, str]) -> str:
     return "; ".join(f"{name} = {value}" for name, value in values.items())
-
-
-def _many(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def _natural(value: object) -> tuple[int, float, str]:

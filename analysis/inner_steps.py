@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from analysis import learning, stats, style, table
-from analysis.assumptions import Share, wilson
 from analysis.labels import pretty
 from analysis.metrics import ERRORS, TESTS
+from analysis.stats import Share, wilson
 
 RESAMPLES = 200
 CLOSE = 1.1  # an error so much above another, or less, is as small as it

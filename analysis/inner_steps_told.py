@@ -163,10 +163,7 @@ def _gain(mean: stats.Mean) -> str:
 
 
 def _interval(found: stats.Interval) -> str:
-    middle = units.digits(found.median)
-    if math.isnan(found.low):
-        return middle
-    return f"{middle} [{units.digits(found.low)}, {units.digits(found.high)}]"
+    return units.interval(*found[:3])
 
 
 def _compared(group: pd.DataFrame) -> bool:
@@ -188,4 +185,4 @@ def _n_of(found: stats.Interval) -> str:
 
 
 def _seeds(n: int) -> str:
-    return f"{n} seed{'' if n == 1 else 's'}"
+    return units.many(n, "seed")

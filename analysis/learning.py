@@ -8,7 +8,7 @@ from itertools import combinations
 
 import pandas as pd
 
-from analysis import stats, style, table, training
+from analysis import stats, style, table, training, units
 from analysis.metrics import TESTS, Metric
 from analysis.training import OUTER
 
@@ -127,4 +127,4 @@ def _name(here: pd.DataFrame, outer: str) -> str:
 
 
 def _seeds(n: int) -> str:
-    return f"{n} seed{'' if n == 1 else 's'}"
+    return units.many(n, "seed")

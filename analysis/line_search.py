@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from analysis import stats
-from analysis.assumptions import Share, wilson
 from analysis.labels import pretty
 from analysis.metrics import ERRORS
+from analysis.stats import Share, wilson
 
 SOLVER, SEARCHES, LOST = "solver", "searches", "lost"
 PROMISE, JUMP, GROWTH = "stats.line_search_promise", "switches.jump", "switches.growth"

@@ -1,9 +1,8 @@
 """The answer of the study `line_search` in words."""
 
-import numpy as np
 import pandas as pd
 
-from analysis import assumptions, line_search, stats, style, units
+from analysis import assumptions, line_search, stats, style, table, units
 from analysis.line_search import JUMP, SEARCHES, SOLVER, UNROLLED
 from analysis.verdict import Item
 
@@ -19,10 +18,10 @@ def answer(searched: pd.DataFrame, mapped: pd.DataFrame) -> str:
     if lost.n and lost.k == 0:
         parts.append(f"It does not fail: no search of {lost.n:,} tasks ({n}) was lost.")
     elif lost.n:
-        worst = max(by_dtypes(searched), key=lambda one: line_search.losing(one[1]).share)[0]
+        worst = max(table.by_dtypes(searched), key=lambda one: line_search.losing(one[1]).share)[0]
         rounded = why.n > 0 and why.low > 0.5
         cause = "Because the decrease of G is lost in rounding" if rounded else "Not by rounding alone"
-        shares = "; ".join(f"{d} {_share(line_search.losing(g))}" for d, g in by_dtypes(searched))
+        shares = "; ".join(f"{d} {_share(line_search.losing(g))}" for d, g in table.by_dtypes(searched))
         text = f"{cause}: tasks that lost a search are {shares} ({n}), the most in {worst}"
         if why.n:
             text += f"; of those that lost one {_share(why)} were promised less than an ulp of G by the last"
@@ -40,7 +39,7 @@ def answer(searched: pd.DataFrame, mapped: pd.DataFrame) -> str:
 def beyond_rounding(frame: pd.DataFrame, searched: pd.DataFrame, mapped: pd.DataFrame) -> list[Item]:
     """Indefinite directions, what unrolling drops, jumps, unrolled against implicit."""
     items = []
-    if widest := by_dtypes(searched):  # elsewhere the sign of a curvature may be rounding
+    if widest := table.by_dtypes(searched):  # elsewhere the sign of a curvature may be rounding
         dtype, here = widest[0]
         parts = [
             f"{name} {_share(share)} ({line_search.count(mine, line_search.UPHILL):,} steps not downhill)"
@@ -90,7 +89,7 @@ def _jumps(name: str, frame: pd.DataFrame) -> str:
 
 def by_dtype(frame: pd.DataFrame) -> str:
     parts = []
-    for dtype, mine in by_dtypes(frame):
+    for dtype, mine in table.by_dtypes(frame):
         lost, all_ = line_search.count(mine, line_search.LOST), line_search.count(mine, SEARCHES)
         failed = line_search.count(mine, "stats.line_search_failures")
         share = line_search.losing(mine)
@@ -100,23 +99,16 @@ def by_dtype(frame: pd.DataFrame) -> str:
     return "; ".join(parts) + "."
 
 
-def _share(share: assumptions.Share) -> str:
+def _share(share: stats.Share) -> str:
     return f"{share} of {share.n:,} tasks"
 
 
 def _described(interval: stats.Interval) -> str:
-    text = units.digits(interval.median)
-    if np.isnan(interval.low):
-        return text
-    return f"{text} [{units.digits(interval.low)}, {units.digits(interval.high)}]"
+    return units.interval(*interval[:3])
 
 
 def _dtypes(frame: pd.DataFrame) -> str:
     return " and ".join(style.dtypes(frame["dtype"]))
-
-
-def by_dtypes(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    return [(name, frame[frame["dtype"] == name]) for name in style.dtypes(frame["dtype"])]
 
 
 def by(frame: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]:

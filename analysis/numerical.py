@@ -51,7 +51,7 @@ def data_scale(frame: pd.DataFrame) -> list[Verdict]:
     answers, found = [], []
     for name, here in _by(frame, "problem.name"):
         maml = here[here["method.name"] == "maml"]
-        parts = [f"in {dtype} {_range(mine, ERRORS['maml'])}" for dtype, mine in _dtypes(maml)]
+        parts = [f"in {dtype} {_range(mine, ERRORS['maml'])}" for dtype, mine in table.by_dtypes(maml)]
         answers.append(f"on {pretty(name)} {'; '.join(parts)} ({_size(maml)} a scale)")
         rows = [
             Item("Error to the implicit gradient by scale, float64", method, f": {_at_scales(mine)}.")
@@ -103,7 +103,7 @@ def mixed(frame: pd.DataFrame) -> list[Verdict]:
     for problem, here in _by(frame, "problem"):
         items = []
         for name, mine in _by(here.assign(of=here["method"].map(_base)), "of"):
-            for dtype, few in _dtypes(mine):
+            for dtype, few in table.by_dtypes(mine):
                 changes = _changes(few, name)
                 if not changes:
                     continue
@@ -131,10 +131,6 @@ def _by(frame: pd.DataFrame, column: str) -> Iterable[tuple]:
     ordered = style.ordered(values) if column in ("method", "of") else values
     ordered = sorted(values) if all(isinstance(v, float) for v in values) else ordered
     return [(value, frame[frame[column] == value]) for value in ordered]
-
-
-def _dtypes(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    return [(dtype, frame[frame["dtype"] == dtype]) for dtype in style.dtypes(frame["dtype"])]
 
 
 def _size(frame: pd.DataFrame) -> str:
@@ -166,7 +162,7 @@ def _steps(count: float) -> str:
 def _mostly_rounding(frame: pd.DataFrame) -> str:
     """Text such as "from 10 steps on in bfloat16 (67 % [64, 83] there), in float64 at no number of steps"."""
     parts = []
-    for dtype, mine in _dtypes(frame):
+    for dtype, mine in table.by_dtypes(frame):
         points = rounding.over_steps(mine, "implicit")
         over = points[points["median"] > HALF]
         if points.empty:
@@ -188,7 +184,7 @@ def _unproven(frame: pd.DataFrame) -> str:
 def _floors(frame: pd.DataFrame) -> str:
     """For every dtype the fewest steps whose error is at most `FALLEN` times the smallest."""
     parts = []
-    for dtype, mine in _dtypes(frame):
+    for dtype, mine in table.by_dtypes(frame):
         points = _points(mine, table.STEPS, ERRORS["implicit"])
         if points:
             floor = FALLEN * min(point.median for point in points.values())
@@ -215,7 +211,7 @@ def _at_scales(frame: pd.DataFrame) -> str:
 def _failures(frame: pd.DataFrame) -> str:
     """By dtype: how many cells failed, of how many, and at which scales."""
     one, parts = table.cells(frame), []
-    for dtype, mine in _dtypes(one):
+    for dtype, mine in table.by_dtypes(one):
         bad = mine[mine["status"] != "ok"]
         scales = ", ".join(f"{scale:g}" for scale in sorted(bad[SCALE].unique()))
         parts.append(f"{dtype} {len(bad)} of {len(mine)}{f' (at {scales})' if len(bad) else ''}")
@@ -241,7 +237,7 @@ def _next_to_full(frame: pd.DataFrame) -> str:
     metric = ERRORS["implicit"]
     full = _points(frame[frame["dtype"] == FULL], table.STEPS, metric)
     worst, parts = _worst(full), []
-    for dtype, mine in _dtypes(frame[frame["dtype"] != FULL]):
+    for dtype, mine in table.by_dtypes(frame[frame["dtype"] != FULL]):
         points = _points(mine, table.STEPS, metric)
         if worst in points:
             shares = rounding.over_steps(mine, "implicit")

@@ -1,11 +1,12 @@
 """What pages quote of the reference studies: the answers of their verdicts, and their figures."""
 
 import textwrap
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
-from analysis import figures, rounding, style, table
+from analysis import figures, rounding, table
 from analysis.verdict import Verdict
 from bench.order import GROUPS
 from bench.record import Store
@@ -14,13 +15,20 @@ from bench.spec import load, shipped
 REFERENCE = Path("results/reference")
 
 
+@cache
+def frame_of(results: Path, study: str) -> pd.DataFrame:
+    """The tidy frame of a reference study; without rows where it has no records."""
+    return table.frame(Store(results, study).records())
+
+
+@cache
 def answers(results: Path, study: str) -> list[Verdict]:
     """The verdicts of a reference study; none where it has no records."""
-    file = results / study / f"{study}.toml"
-    frame = table.frame(Store(results, study).records()) if file.exists() else pd.DataFrame()
+    frame = frame_of(results, study)
     if frame.empty:
         return []
-    return [verdict for _, group in figures.module(load(file)).verdicts(frame) for verdict in group]
+    own = figures.module(load(results / study / f"{study}.toml"))
+    return [verdict for _, group in own.verdicts(frame) for verdict in group]
 
 
 def group_section(results: Path, heading: str) -> str:
@@ -42,7 +50,7 @@ def rounding_section(results: Path) -> str:
     found = answers(results, "precision")
     if not found:
         return not_yet("precision")
-    frame = table.frame(Store(results, "precision").records())
+    frame = frame_of(results, "precision")
     frame = frame[frame["method.name"] == "maml"]
     steps = sorted(int(k) for k in frame["steps"].unique())
     lines = [
@@ -50,8 +58,7 @@ def rounding_section(results: Path) -> str:
         "|---" * (len(steps) + 1) + "|",
     ]
     for problem in frame["problem"].unique():
-        for dtype in style.dtypes(frame["dtype"]):
-            here = frame[(frame["problem"] == problem) & (frame["dtype"] == dtype)]
+        for dtype, here in table.by_dtypes(frame[frame["problem"] == problem]):
             points = rounding.over_steps(here, "implicit").reindex(steps)
             shares = [rounding.percent(*point) for point in points.itertuples(index=False)]
             lines.append(f"| {problem}, {dtype} | " + " | ".join(shares) + " |")

@@ -234,7 +234,7 @@ def _value(row: dict[Any, Any], metric: Metric) -> tuple[str, str]:
 def _count(row: dict[Any, Any]) -> str:
     """How many values the medians are of: tasks in all seeds, else cells."""
     tasks = max(row[f"{m.column}.n"] for m in metrics.ERRORS.values())
-    seeds = f"{row['seeds']} seed{'' if row['seeds'] == 1 else 's'}"
+    seeds = units.many(row["seeds"], "seed")
     return f"{tasks} tasks, {seeds}" if tasks else f"{row['cells'] - row['failed']} cells, {seeds}"
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import stats, style, table
-from analysis.assumptions import Share, wilson
 from analysis.metrics import COSINES, ERRORS
+from analysis.stats import Share, wilson
 
 EDGE, WIDTH = 2.0, 0.01  # "at the edge" is that close to it, relative
 UNSTABLE = 10.0  # growth from the fewest to the most inner steps

@@ -122,16 +122,14 @@ def _interval(found: stats.Interval, text: Callable[[float], str]) -> str:
 
 
 def _of(answer: stability.Answer) -> str:
-    tasks, seeds = (
-        f"{n:,} {what}{'' if n == 1 else 's'}" for n, what in ((answer.tasks, "task"), (answer.seeds, "seed"))
-    )
+    tasks, seeds = units.many(answer.tasks, "task"), units.many(answer.seeds, "seed")
     return f" (n = {answer.found.n:,}: {tasks} of {seeds}, over step sizes)"
 
 
 def fewest(here: pd.DataFrame) -> str:
     """Text such as "1 inner step"."""
     least = int(here[table.STEPS].min())
-    return f"{least} inner step{'' if least == 1 else 's'}"
+    return units.many(least, "inner step")
 
 
 def steps(last: pd.DataFrame) -> int:
@@ -140,5 +138,4 @@ def steps(last: pd.DataFrame) -> int:
 
 
 def _seeds(here: pd.DataFrame) -> str:
-    n = here["seed"].nunique()
-    return f"{n} seed{'' if n == 1 else 's'}"
+    return units.many(here["seed"].nunique(), "seed")

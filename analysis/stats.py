@@ -1,5 +1,6 @@
 """Medians with bootstrap intervals; the generator is seeded here, so a figure never depends on call order."""
 
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from analysis.metrics import Metric
 
 RESAMPLES = 1000
 LEVEL = 0.95
+QUANTILE = NormalDist().inv_cdf((1 + LEVEL) / 2)
 SEED = 20190904  # any fixed number does
 STATISTIC = (
     f"Median over seeds and tasks with {LEVEL:.0%} bootstrap interval (percentile, {RESAMPLES} resamples; "
@@ -35,6 +37,31 @@ class Mean(NamedTuple):
     low: float
     high: float
     n: int
+
+
+class Share(NamedTuple):
+    """``k`` of ``n``, and the Wilson interval of the share; NaN where n is 0."""
+
+    k: int
+    n: int
+    share: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        if self.n == 0:
+            return "not known"
+        return f"{100 * self.share:.3g} % [{100 * self.low:.3g}, {100 * self.high:.3g}]"
+
+
+def wilson(k: int, n: int) -> Share:
+    """The share k / n with its 95 % Wilson score interval."""
+    if n == 0:
+        return Share(k, n, np.nan, np.nan, np.nan)
+    share, z2 = k / n, QUANTILE**2
+    middle, half = share + z2 / (2 * n), QUANTILE * np.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
+    low, high = ((middle + end * half) / (1 + z2 / n) for end in (-1, 1))
+    return Share(k, n, share, 0.0 if k == 0 else float(low), 1.0 if k == n else float(high))
 
 
 def student(values: np.ndarray) -> Mean:

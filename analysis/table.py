@@ -144,6 +144,11 @@ def axes_phrase(table: pd.DataFrame, apart: Collection[str] = ()) -> pd.Series:
     return phrases
 
 
+def by_dtypes(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Every dtype and its rows, in the order of legends."""
+    return [(dtype, table[table["dtype"] == dtype]) for dtype in style.dtypes(table["dtype"])]
+
+
 def failures(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Cells that did not end well, counted: columns ``by``, ``status``, ``n``."""
     bad = cells(table)

@@ -43,6 +43,17 @@ def ratio(value: float) -> str:
     return digits(value, 3)
 
 
+def interval(middle: float, low: float, high: float, n: int = 2) -> str:
+    """A number and its interval as "0.21 [0.18, 0.25]"; without one where ``low`` is NaN."""
+    ends = "" if math.isnan(low) else f" [{digits(low, n)}, {digits(high, n)}]"
+    return f"{digits(middle, n)}{ends}"
+
+
+def many(n: int, what: str) -> str:
+    """So many of what: "1 seed", "2,000 cells"."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
 def share(value: float) -> str:
     """A share in per cent, to a tenth."""
     return f"{100 * value:.1f} %"

@@ -20,8 +20,7 @@ DTYPES = ("float64", "float32", "tf32", "bfloat16", "float16")
 # The modules of analysis/figures, which nothing here may import; a test compares the two.
 FIGURES = ("accuracy_vs_steps", "assumptions", "cost_vs_steps", "data_scale", "estimators")
 FIGURES += ("failure_atlas", "inner_optimizers", "inner_steps", "learning_curves", "libraries")
-FIGURES += ("line_search", "mixed", "overview", "peers", "precision", "scaling", "stability")
-FIGURES += ("unrolling",)
+FIGURES += ("line_search", "mixed", "overview", "peers", "precision", "scaling", "stability", "unrolling")
 USUAL_PASSES = ("accuracy", "time", "tensor_bytes", "resident")
 # A new pass goes to the end: ids hold them in this order.
 PASSES = (*USUAL_PASSES, "certified", "numerics", "assumptions", "switches")

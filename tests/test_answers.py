@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 import scipy.stats
 
@@ -21,8 +20,8 @@ from analysis import figures, report, table
 from analysis.verdict import Verdict
 from bench.record import Store
 from bench.spec import load
+from tests.reference_records import REFERENCE, records
 
-REFERENCE = Path(__file__).parent.parent / "results" / "reference"
 ELSEWHERE = {
     "test_numerical": ("precision", "data_scale", "unrolling", "mixed"),
     "test_inner_steps": ("inner_steps",),
@@ -42,12 +41,6 @@ EPS = {"float64": 1.5e-8, "float32": 3.5e-4}  # square roots, up to which an err
 def present(study: str) -> None:
     if not (REFERENCE / study).is_dir():
         pytest.skip(f"there are no reference results of {study} yet")
-
-
-@cache
-def records(study: str) -> list[dict]:
-    files = sorted((REFERENCE / study).glob("records*.parquet"))
-    return [json.loads(t) for f in files for t in pq.read_table(f)["json"].to_pylist()]
 
 
 @cache

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from analysis import assumptions, figures, report, table
+from analysis import assumptions, figures, report, stats, table
 from analysis.figures import assumptions as drawn
 from bench.assumptions import ASSUMPTIONS
 from bench.cells import expand
@@ -63,13 +63,13 @@ def frame(some) -> pd.DataFrame:
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (10, 10), (1, 3), (7, 24), (480, 1440), (1, 100_000)])
 def test_wilson_is_that_of_scipy_and_of_the_closed_form(k: int, n: int) -> None:
-    found = assumptions.wilson(k, n)
+    found = stats.wilson(k, n)
     wanted = scipy.stats.binomtest(k, n).proportion_ci(0.95, method="wilson")
     assert found[2:] == pytest.approx((k / n, wanted.low, wanted.high), abs=1e-12)
     z = scipy.stats.norm.ppf(0.975)
     for end in found[3:]:  # the ends solve (share - p)^2 = z^2 p (1 - p) / n
         assert (k / n - end) ** 2 == pytest.approx(z**2 * end * (1 - end) / n, abs=1e-12)
-    assert np.isnan(assumptions.wilson(0, 0).share)
+    assert np.isnan(stats.wilson(0, 0).share)
 
 
 def test_the_rank_correlation_is_that_of_scipy_and_leaves_out_what_is_missing() -> None:

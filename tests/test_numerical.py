@@ -1,12 +1,9 @@
 """Is it numerical? What the verdicts of four studies say, recomputed from the records in a few lines each."""
 
-import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
 from analysis import figures, table
@@ -14,32 +11,29 @@ from analysis.verdict import Verdict
 from bench.record import Store
 from bench.spec import load
 from tests import fake_records as fake
+from tests.reference_records import REFERENCE, records
 from tests.test_precision_figures import MAML, certified
-
-REFERENCE = Path(__file__).parent.parent / "results" / "reference"
 
 
 def rows(study: str) -> pd.DataFrame:
     """A row for every task of every record that ended well, from the stored texts alone."""
     made = []
-    for part in sorted((REFERENCE / study).glob("records.*.parquet")):
-        for text in pq.read_table(part, columns=["json"]).column("json").to_pylist():
-            record = json.loads(text)
-            if record["status"] != "ok":
-                continue
-            of, references = record["cell"], record["accuracy"]["references"]
-            errors = {name: references[name].get("relative_error") for name in ("maml", "implicit")}
-            for task in range(of["n_tasks"]):
-                row = {name: None if e is None else e[task] for name, e in errors.items()}
-                proofs = (record.get("certified") or {}).get("tasks")
-                split = proofs[task].get("references", {}).get("implicit", {}) if proofs else {}
-                row |= {key: split[key]["upper"] for key in ("rounding", "truncation") if key in split}
-                method, problem = of["method"], of["problem"]
-                row |= {"problem": problem["name"], "scale": problem.get("input_scale", 1.0)}
-                row |= {"method": method["name"], "parts": parts(method), "dtype": of["dtype"]}
-                inner = method.get("inner", {})
-                row |= {"K": inner.get("steps"), "rate": inner.get("learning_rate")}
-                made.append(row | {"late": method.get("unroll_from"), "seed": of["seed"], "task": task})
+    for record in records(study):
+        if record["status"] != "ok":
+            continue
+        of, references = record["cell"], record["accuracy"]["references"]
+        errors = {name: references[name].get("relative_error") for name in ("maml", "implicit")}
+        for task in range(of["n_tasks"]):
+            row = {name: None if e is None else e[task] for name, e in errors.items()}
+            proofs = (record.get("certified") or {}).get("tasks")
+            split = proofs[task].get("references", {}).get("implicit", {}) if proofs else {}
+            row |= {key: split[key]["upper"] for key in ("rounding", "truncation") if key in split}
+            method, problem = of["method"], of["problem"]
+            row |= {"problem": problem["name"], "scale": problem.get("input_scale", 1.0)}
+            row |= {"method": method["name"], "parts": parts(method), "dtype": of["dtype"]}
+            inner = method.get("inner", {})
+            row |= {"K": inner.get("steps"), "rate": inner.get("learning_rate")}
+            made.append(row | {"late": method.get("unroll_from"), "seed": of["seed"], "task": task})
     return pd.DataFrame(made)
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from analysis import figures, report, stability, table
-from analysis.assumptions import wilson
 from analysis.figures import stability as drawn
+from analysis.stats import wilson
 from bench.cells import expand
 from bench.record import Store
 from bench.run import run_cell

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import assumptions, grid, panels, scales, style
+from analysis import assumptions, grid, panels, scales, stats, style
 from analysis.assumptions import DATA, NAMES, NETWORK, STAGE, STAGES, STRENGTH
 from analysis.metrics import ERRORS
 from analysis.style import Style
@@ -129,12 +129,12 @@ def evidence(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return assumptions.evidence(assumptions.measured(frame))
 
 
-def _cell(share: assumptions.Share) -> tuple[str, str]:
+def _cell(share: stats.Share) -> tuple[str, str]:
     text, _, interval = str(share).partition(" [")
     return text, f"[{interval}" if interval else ""
 
 
-def _share(share: assumptions.Share, what: str) -> str:
+def _share(share: stats.Share, what: str) -> str:
     return f"{share} of {share.n:,} {what}"
 
 

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import atlas, atlas_map, atlas_words, grid, panels, scales, stats, style, units
-from analysis.assumptions import wilson
 from analysis.atlas import BOTH_LOST, CG, IMAML_LOST, MAML_LOST, RATE, SUCCESS
 from analysis.labels import pretty
 from analysis.metrics import ERRORS
+from analysis.stats import wilson
 from analysis.table import STEPS
 from analysis.verdict import Item, Verdict
 

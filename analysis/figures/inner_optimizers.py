@@ -167,10 +167,7 @@ def _times(best: Reached, base: Reached) -> str:
     for metric in COSTS:
         found = best.ratio(base, metric)
         if found.n:
-            text = units.digits(found.median)
-            if not np.isnan(found.low):
-                text += f" [{units.digits(found.low)}, {units.digits(found.high)}]"
-            parts.append(f"{text} times its {metric.short}")
+            parts.append(f"{units.interval(*found[:3])} times its {metric.short}")
     return f"Against gradient descent (K = {base.steps}): {', '.join(parts)}." if parts else ""
 
 

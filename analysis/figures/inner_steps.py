@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from analysis import grid, inner_steps, panels, scales, stats, style, table
+from analysis import grid, inner_steps, panels, scales, stats, style, table, units
 from analysis import inner_steps_told as told
 from analysis.inner_steps import CG, DATA, STRENGTH
 from analysis.metrics import ERRORS, TESTS, Metric
@@ -193,7 +193,7 @@ def _accuracies(name: str, here: pd.DataFrame) -> dict[str, Any]:
         values = [
             _split(TESTS["accuracy"].describe(*means[k][:3])) if k in means else ("", "") for k in steps
         ]
-        n = f"{len(found)} seed{'' if len(found) == 1 else 's'}"
+        n = units.many(len(found), "seed")
         row = {
             "method": method,
             "color": looks[method].color,

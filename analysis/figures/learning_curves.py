@@ -45,9 +45,7 @@ def draw(frame: pd.DataFrame) -> list[Figure]:
     """One figure for each problem: rows are measures, columns methods; a row has one scale."""
     found = learning.runs(frame)
     if found.empty:
-        figure, axes = panels.canvas(1, 1, [])
-        _empty(axes[0, 0], "no cell ended well" if (frame["status"] != "ok").all() else "no cell trains")
-        return [figure]
+        return panels.nothing(frame, "no cell trains")
     return [_figure(found[found["problem"] == problem]) for problem in found["problem"].unique()]
 
 

@@ -8,10 +8,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import line_search, panels, scales, stats, style
+from analysis import line_search, panels, scales, stats, style, table
 from analysis import line_search_sentences as sentences
-from analysis.assumptions import Share
 from analysis.line_search import JUMP, PROMISE, SEARCHES, SOLVER, UNROLLED
+from analysis.stats import Share
 from analysis.style import Style
 from analysis.verdict import Item, Verdict
 
@@ -96,7 +96,7 @@ def tables(frame: pd.DataFrame) -> list[dict[str, Any]]:
         maps = mapped[mapped["problem"] == problem]
         body = []
         for solver, mine in sentences.by(some, SOLVER):
-            for dtype, group in sentences.by_dtypes(mine):
+            for dtype, group in table.by_dtypes(mine):
                 where = maps[(maps[SOLVER] == solver) & (maps["dtype"] == dtype)]
                 shares = [line_search.losing(group), line_search.in_rounding(group)]
                 shares += [line_search.indefinite(group), line_search.jumping(where)]
@@ -139,7 +139,7 @@ def _searches(frame: pd.DataFrame) -> Figure:
         for k, (solver, mine) in enumerate(sentences.by(here, SOLVER)):
             aside = 0.22 * (k - (len(looks) - 1) / 2)
             _lost(axes[0, j], mine, dtypes, aside, looks[solver])
-            for dtype, some in sentences.by_dtypes(mine):
+            for dtype, some in table.by_dtypes(mine):
                 x = dtypes.index(dtype) + aside + _scattered(len(some), 0.07)
                 axes[1, j].plot(x, up.place(some[PROMISE]), **_points(looks[solver]), clip_on=False)
         axes[0, j].set(ylim=(-0.08, 1.08), yticks=[0, 0.5, 1], yticklabels=["0", "50 %", "100 %"])
@@ -156,7 +156,7 @@ def _searches(frame: pd.DataFrame) -> Figure:
 
 
 def _lost(axes: Axes, frame: pd.DataFrame, dtypes: list[str], aside: float, look: Style) -> None:
-    shares = {dtypes.index(d): line_search.losing(mine) for d, mine in sentences.by_dtypes(frame)}
+    shares = {dtypes.index(d): line_search.losing(mine) for d, mine in table.by_dtypes(frame)}
     x = [k + aside for k in shares]
     axes.plot(x, [s.share for s in shares.values()], **look.options(linestyle="None"), clip_on=False)
     low, high = ([getattr(s, end) for s in shares.values()] for end in ("low", "high"))

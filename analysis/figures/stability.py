@@ -9,12 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 
-from analysis import grid, panels, scales, stability, style, table
+from analysis import panels, scales, stability, style, table
 from analysis import stability_told as told
-from analysis.assumptions import Share
-from analysis.metrics import ERRORS
 from analysis.stability import BANDS, EDGE, MAML, SIDES
 from analysis.stability_told import WHERE
+from analysis.stats import Share
 from analysis.style import Style
 from analysis.verdict import Item, Verdict
 
@@ -94,12 +93,7 @@ def draw(frame: pd.DataFrame) -> list[Figure]:
     """Against inner steps, then across the edge."""
     here = stability.measured(frame)
     if here.empty:
-        figure, axes = panels.canvas(1, 1, [])
-        axes[0, 0].set(xticks=[], yticks=[])
-        missing = grid.remark(frame, ERRORS["implicit"])
-        text = missing if "no cell" in missing else "no curvature measured"
-        panels.note(axes[0, 0], text, empty=True)
-        return [figure]
+        return panels.nothing(frame, "no curvature measured")
     fewest = told.fewest(here).replace("inner ", "")
     exact = here[here["method.name"] == MAML].assign(curve=lambda f: f[stability.BAND])
     last = stability.longest(here).assign(curve=lambda f: f["method"])
