@@ -18,7 +18,7 @@ from bench.record.form import text_of
 from bench.record.parquet import part_paths
 from bench.record.parts import Part
 from bench.record.verify import verify
-from tests.toy_records import a_record, everything, fails_with
+from tests.toy_records import a_record, everything, fails_with, taken_aside
 
 IDS = [letter * 16 for letter in "abc"]
 EXPECTED = dict(zip(IDS, STATUSES, strict=False))
@@ -174,7 +174,7 @@ def test_crash_while_compacting(full, monkeypatch, after):
     assert again.records() == before
     assert again.repeated() == []
     assert not list(again.loose.folder.glob("*.json"))
-    assert not list(again.loose.folder.glob("*.taken"))
+    assert not list(again.loose.folder.glob("taken/*"))
 
 
 def test_a_record_written_while_compacting_is_kept(full, monkeypatch):
@@ -213,8 +213,7 @@ def test_a_record_replaced_as_its_file_is_taken_is_put_back(full, monkeypatch):
 
 def test_a_leftover_of_a_crash_is_a_record_until_it_is_compacted(full):
     path = full.loose.path(IDS[0])
-    taken = path.with_name(f"{IDS[0]}.{'0' * 32}.taken")
-    path.rename(taken)
+    taken_aside(path)
     assert full.ids() == EXPECTED
     assert full.read(IDS[0]) == a_record(IDS[0])
     full.write(a_record(IDS[0], value=2.0), replace=True)  # what is in its place goes before it
@@ -222,7 +221,7 @@ def test_a_leftover_of_a_crash_is_a_record_until_it_is_compacted(full):
     full.compact()
     assert full.read(IDS[0]) == a_record(IDS[0], value=2.0)
     assert full.repeated() == [(IDS[0], False)]  # two ok records: no one is dropped in silence
-    assert not list(full.loose.folder.iterdir())
+    assert everything(full.loose.folder) == []
 
 
 def test_files_of_other_names_are_no_records(full):
@@ -232,7 +231,7 @@ def test_files_of_other_names_are_no_records(full):
     full.compact()
     assert full.ids() == EXPECTED
     assert full.repeated() == []
-    assert [path.name for path in full.loose.folder.iterdir()] == [stray.name]
+    assert everything(full.loose.folder) == [stray.name]
     assert any(f"{stray} is none of the store's files" in note for note in verify(full).notes)
 
 
@@ -461,13 +460,48 @@ def test_a_part_that_is_written_anew_as_it_is_put_aside_stays(full, halved, monk
     assert full.set_aside == []
 
 
+def test_a_leftover_counts_for_who_writes_next_as_it_does_for_readers(tmp_path):
+    """A failed record has replaced an ok one, which lies in a part; its next writer died with it in hand."""
+    store = Store(tmp_path, "demo")
+    store.write(a_record(value=1.0))
+    store.compact()
+    taken_aside(store.write(a_record(status="error", value=2.0), replace=True))
+    newest = a_record(status="error", value=3.0)
+    assert store.write(newest).parent == store.loose.folder
+    for _ in range(2):
+        (record,) = Store(tmp_path, "demo").each()
+        assert record == newest
+        store.compact()
+    assert store.repeated() == []
+
+
+@pytest.mark.parametrize("weigh", [False, True])
+def test_an_ok_record_that_was_taken_aside_keeps_its_cell(tmp_path, weigh):
+    store = Store(tmp_path, "demo")
+    ok, worse = a_record(value=1.0), a_record(status="error", value=2.0)
+    taken_aside(store.write(ok))
+    assert store.put(ok["id"], text_of(worse), weigh=weigh).parent == store.folder / "repeated"
+    store.compact()
+    assert list(store.each()) == [ok]
+    assert store.repeated() == [(ok["id"], False)]
+
+
+def test_what_makes_way_for_a_better_record_is_kept_where_it_was_taken_aside(tmp_path):
+    store = Store(tmp_path, "demo")
+    taken_aside(store.write(a_record(status="killed", value=1.0)))
+    better = a_record(status="error", value=2.0)
+    store.put(better["id"], text_of(better), weigh=True)
+    store.compact()
+    assert list(store.each()) == [better]
+    assert store.repeated() == [(better["id"], False)]
+
+
 def test_what_a_record_replaced_stays_replaced_where_a_compaction_dies_before_it_is_gone(tmp_path):
     """The older record was taken aside by a writer that died, and its file is dated after the newer one's."""
     store = Store(tmp_path, "demo")
     older, newer = a_record(status="error", value=1.0), a_record(status="error", value=2.0)
     path = store.write(older)
-    aside = path.with_name(f"{path.stem}.{'0' * 32}.taken")
-    path.rename(aside)
+    aside = taken_aside(path)
     store.write(newer)
     os.utime(aside, ns=(path.stat().st_mtime_ns + 10, path.stat().st_mtime_ns + 10))
     content, stat = aside.read_bytes(), aside.stat()

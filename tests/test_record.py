@@ -16,7 +16,7 @@ from bench.record import Store, StoreError, find, unmeasured
 from bench.record import loose as loose_module
 from bench.record import store as store_module
 from bench.record.fallback import VARIABLE
-from tests.toy_records import ACCURACY, CELL, a_record, break_folder, everything, fails_with
+from tests.toy_records import ACCURACY, CELL, a_record, break_folder, everything, fails_with, taken_aside
 
 HEX = "0" * 32
 
@@ -226,12 +226,11 @@ def test_a_record_written_while_a_damaged_one_is_judged_stays(store, monkeypatch
 
 def test_a_reader_finds_a_record_that_another_one_has_taken_for_a_moment(store, monkeypatch):
     path = store.write(a_record())
-    taken = path.with_name(f"{'a' * 16}.{'0' * 32}.taken")
     real = loose_module.read_text
 
     def read(file):
         if str(file) == str(path) and path.exists():
-            path.rename(taken)
+            taken_aside(path)
         return real(file)
 
     monkeypatch.setattr(loose_module, "read_text", read)

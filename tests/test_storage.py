@@ -24,7 +24,7 @@ from slurm.claims import lay
 from tests.command_line import TINY, metabench
 from tests.fake_slurm import install_clients, submitted
 from tests.toy_plugins import toy_cell
-from tests.toy_records import everything, fails_with, true_record
+from tests.toy_records import everything, fails_with, taken_aside, true_record
 
 DAY_S = 86400.0
 REFERENCE = Path(__file__).parent.parent / "results" / "reference"
@@ -190,7 +190,7 @@ def test_a_part_with_a_flipped_bit(store, monkeypatch, where):
 
 
 def test_what_does_no_harm_is_noted(store):
-    store.loose.path(identity(7)).rename(store.loose.folder / f"{identity(7)}.{'0' * 32}.taken")
+    taken_aside(store.loose.path(identity(7)))
     (store.loose.folder / "notes.txt").write_text("mine")
     store.write(true_record(1, value=3.0))
     code, found = verified()
@@ -235,7 +235,7 @@ def test_repairs_of_a_folder_that_cannot_be_written(store, monkeypatch):
 def test_a_folder_and_a_circle_of_links_among_records(store):
     (store.folder / "repeated").mkdir()
     for folder in (store.loose.folder, store.folder / "repeated"):
-        (folder / f"{'b' * 16}.{'0' * 32}.taken").mkdir()
+        (folder / "taken" / f"{'b' * 16}.{'0' * 32}.taken").mkdir(parents=True)
         link = folder / f"{'c' * 16}{'.0' if folder != store.loose.folder else ''}.json"
         link.symlink_to(link.name)
     code, found = verified()

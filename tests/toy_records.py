@@ -42,6 +42,13 @@ def everything(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
+def taken_aside(path: Path) -> Path:
+    """As after the death of a process that was about to remove the file: returns where it lies then."""
+    taken = path.parent / "taken" / f"{path.name.partition('.')[0]}.{'0' * 32}.taken"
+    taken.parent.mkdir(exist_ok=True)
+    return path.rename(taken)
+
+
 def fails_with(code: int) -> Callable[..., Any]:
     """A function that raises the error of that number."""
 

@@ -100,16 +100,16 @@ def _rows(loose: Loose, parts: Parts, batch: _Batch) -> Iterator[Row]:
         name, text, record = found[-1]
         counts = name.endswith(f".{JSON}") or text.written > latest
         if counts:
-            batch.settled.append((loose.folder / name, text.digest()))
+            batch.settled.append((loose.at(name), text.digest()))
             # Later than all that it replaces, whatever clocks have said: a death may leave that behind.
             before = max([latest, *(other.written for _, other, _ in found[:-1])])
             yield Row(cell_id, record["status"], max(text.written, before + 1), text.content)
         for name, other, record in found[:-1] if counts else found:
             content = text.content if counts else parts.text(cell_id)
             if record["status"] == "ok" and other.content != content:
-                batch.beaten.append((loose.folder / name, cell_id))
+                batch.beaten.append((loose.at(name), cell_id))
             else:
-                batch.settled.append((loose.folder / name, other.digest()))
+                batch.settled.append((loose.at(name), other.digest()))
 
 
 def _merge(folder: Path, chosen: list[Part]) -> None:

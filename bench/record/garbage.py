@@ -10,16 +10,17 @@ from pathlib import Path
 from bench.disk import LITTER_AGE_S, failed, litter, names
 from bench.record import trained
 from bench.record.form import MEASURED
+from bench.record.loose import TAKEN
 from bench.record.repeated import readable
 from bench.record.store import Store
 
-FOLDERS = (
-    "records",
-    "repeated",
-    "set_aside",
-    "jobs",
-    trained.FOLDER,
-)  # those that a store makes where it needs them
+# Those that a store makes where it needs them, what lies in another one first.
+FOLDERS = tuple(
+    map(
+        Path,
+        [f"records/{TAKEN}", "records", f"repeated/{TAKEN}", "repeated", "set_aside", "jobs", trained.FOLDER],
+    )
+)
 DAY_S = 86400.0
 
 
@@ -52,9 +53,10 @@ def find_garbage(root: Path, days: float) -> list[Garbage]:
                 path = study / "jobs" / job
                 found.append(Garbage(path, _size(path), f"no sign of life for {age:.0f} days"))
         # Of a folder that is young a process may just be going to make use.
-        empty = [folder for folder in (study / name for name in FOLDERS) if _is_empty(folder)]
-        if not set(names(study)) - {folder.name for folder in empty} and _age(study) > LITTER_AGE_S:
-            empty.append(study)
+        empty: list[Path] = []
+        for folder in (*(study / name for name in FOLDERS), study):
+            if folder.is_dir() and set(folder.iterdir()) <= set(empty):
+                empty.append(folder)
         found += [Garbage(p, 0, "an empty folder") for p in empty if _age(p) > LITTER_AGE_S]
     return found
 
@@ -93,10 +95,6 @@ def remove(garbage: Garbage) -> bool:
             return False
         raise failed("remove", path, error) from error
     return True
-
-
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
 
 
 def _tree(path: Path) -> Iterator[Path]:

@@ -1,8 +1,10 @@
 """Loose records: one file a cell, which appears, is replaced and goes as a whole.
 
-<id>.json            the record of a cell
-<id>.<hex>.taken     one that was about to be removed when its process died: a record like any other,
-                     unless its cell has a newer one
+<id>.json                  the record of a cell
+taken/<id>.<hex>.taken     one that was about to be removed when its process died: a record like any other,
+                           unless its cell has a newer one
+
+The second kind has a folder of its own so that whoever writes a record need not list all others to find them.
 """
 
 import hashlib
@@ -20,7 +22,7 @@ from bench.record.form import UnreadableError
 from bench.record.taking import take_if
 
 JSON, TAKEN = "json", "taken"
-_NAME = re.compile(rf"[\w-]+\.(?:{JSON}|[0-9a-f]{{32}}\.{TAKEN})")
+_NAME = {JSON: re.compile(rf"[\w-]+\.{JSON}"), TAKEN: re.compile(rf"[\w-]+\.[0-9a-f]{{32}}\.{TAKEN}")}
 ALWAYS = 1 << 63  # later than everything: a file in its place goes before whatever else there is of its cell
 _LOOKS = 5  # at a file that is moved whenever it is looked at
 T = TypeVar("T")
@@ -67,8 +69,15 @@ def take(path: Path, digest: bytes | None) -> Path | None:
     ``digest`` is None of what holds no text: a folder. None if it has gone or was replaced; what replaced it
     stays.
     """
-    taken = path.with_name(f"{path.name.partition('.')[0]}.{uuid.uuid4().hex}.{TAKEN}")
+    folder = path.parent if path.parent.name == TAKEN else path.parent / TAKEN
+    folder.mkdir(exist_ok=True)
+    taken = folder / f"{path.name.partition('.')[0]}.{uuid.uuid4().hex}.{TAKEN}"
     return take_if(path, taken, lambda file: _holds(file, digest))
+
+
+def taken_names(folder: Path) -> list[str]:
+    """The files that were taken from their places in a folder, and lie in the one for them."""
+    return [name for name in names(folder / TAKEN) if _NAME[TAKEN].fullmatch(name)]
 
 
 def _holds(path: Path, digest: bytes | None) -> bool:
@@ -96,9 +105,18 @@ class Loose:
         """Where the record of a cell lies."""
         return self.folder / f"{cell_id}.{JSON}"
 
+    def at(self, name: str) -> Path:
+        """Where a file of `names` lies."""
+        return Path(self._at(name))
+
     def names(self) -> list[str]:
         """The files of records, and no others, sorted, so that those of one cell follow each other."""
-        return [name for name in names(self.folder) if _NAME.fullmatch(name)]
+        found = set(self._in_place())
+        if (self.folder / TAKEN).is_dir():
+            found.update(taken_names(self.folder))
+            # What was taken at the first look may have had its name again at the second.
+            found.update(self._in_place())
+        return sorted(found)
 
     def read(
         self, name: str, make: Callable[[bytes, str], T], gone: set[str] | None = None
@@ -111,16 +129,22 @@ class Loose:
         for _ in range(_LOOKS):
             text = None
             try:
-                text = read_text(f"{self.folder}/{name}")
+                text = read_text(self._at(name))
                 if text is not None:
                     return text, make(text.content, cell_id)
                 if gone is not None:
                     gone.add(cell_id)
                 return None
             except UnreadableError as error:
-                if self._damaged(self.folder / name, str(error), text and text.digest()) is not Fate.CHANGED:
+                if self._damaged(self.at(name), str(error), text and text.digest()) is not Fate.CHANGED:
                     break
         return None
+
+    def left(self, cell_id: str, make: Callable[[bytes, str], T]) -> tuple[Text, T] | None:
+        """As `read`, of the newest file of a cell that was about to be removed."""
+        own = (name for name in taken_names(self.folder) if name.startswith(f"{cell_id}."))
+        found = [read for name in own if (read := self.read(name, make))]
+        return max(found, key=lambda read: read[0].written, default=None)
 
     def each(
         self, make: Callable[[bytes, str], T], wanted: Callable[[str], bool] | None
@@ -140,3 +164,9 @@ class Loose:
                 break
             # Compacted, or under another name for a moment.
             found = [name for name in self.names() if name.partition(".")[0] in gone]
+
+    def _in_place(self) -> Iterator[str]:
+        return (name for name in names(self.folder) if _NAME[JSON].fullmatch(name))
+
+    def _at(self, name: str) -> str:
+        return f"{self.folder}/{TAKEN}/{name}" if name.endswith(f".{TAKEN}") else f"{self.folder}/{name}"

@@ -1,7 +1,7 @@
 """Records of cells that have one already: kept beside it, so that nothing runs twice unreported.
 
 repeated/<id>.<32 hex digits of the SHA-256 of the text>.json
-repeated/<id>.<hex>.taken                                       as among loose records
+repeated/taken/<id>.<hex>.taken                                 as among loose records
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.disk import beside, names, sync_folder, write_new
 from bench.record.form import Record, UnreadableError, parse
-from bench.record.loose import JSON, TAKEN, read_text
+from bench.record.loose import JSON, TAKEN, read_text, taken_names
 
 _COMPARED = ("status", "calls", "accuracy")
 _TRAINED = ("curve", "evaluations", "file")
@@ -47,18 +47,21 @@ def keep_repeated(folder: Path, file: Path, cell_id: str) -> Path:
     return target
 
 
-def repeated_names(folder: Path) -> list[str]:
+def repeated_files(folder: Path) -> list[Path]:
     """The files of repeated records in the folder of a study, by cell."""
-    return [name for name in names(folder / "repeated") if name.endswith((f".{JSON}", f".{TAKEN}"))]
+    own = folder / "repeated"
+    found = [own / name for name in names(own) if name.endswith(f".{JSON}")]
+    found += [own / TAKEN / name for name in taken_names(own)]
+    return sorted(found, key=lambda path: path.name)
 
 
 def readable(folder: Path) -> Iterator[tuple[bytes, Record]]:
     """The repeated records of a study that can be read, each with its text; `verify` tells of the others."""
-    for name in repeated_names(folder):
+    for path in repeated_files(folder):
         try:
-            text = read_text(folder / "repeated" / name)
+            text = read_text(path)
             if text is not None:
-                yield text.content, parse(text.content, name.partition(".")[0])
+                yield text.content, parse(text.content, path.name.partition(".")[0])
         except UnreadableError:
             continue
 

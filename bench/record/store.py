@@ -17,7 +17,7 @@ from bench.record.form import Record, UnreadableError, parse, rank, status_in, t
 from bench.record.loose import ALWAYS, Loose, read_text, take
 from bench.record.parquet import is_part, row_groups, take_part, write_part
 from bench.record.parts import Parts
-from bench.record.repeated import add_repeated, differences, keep_repeated, repeated_names
+from bench.record.repeated import add_repeated, differences, keep_repeated, repeated_files
 
 T = TypeVar("T")
 _ATTEMPTS = 100  # every one that fails is another process's success
@@ -70,9 +70,13 @@ class Store:
             write_new(new, content)
             for _ in range(_ATTEMPTS):
                 there = self.loose.read(path.name, status_in)
+                # Before parts: what is compacted in the meantime is then seen twice, not never.
+                left = None if there else self.loose.left(cell_id, status_in)
                 before = status, latest = self.parts.find(cell_id)
-                if there is not None:
-                    status, latest = there[1], max(latest, there[0].written)
+                if left is not None and left[0].written <= latest:
+                    left = None
+                if counts := there or left:
+                    status, latest = counts[1], max(latest, counts[0].written)
                 if there is not None and there[0].content == content:  # a network has said that it failed
                     break
                 if new.stat().st_mtime_ns <= latest:  # another machine's clock is ahead
@@ -83,7 +87,7 @@ class Store:
                 if status is not None and rank(status) >= own:
                     return keep_repeated(self.folder, new, cell_id)
                 if status is not None and weigh:
-                    other = there[0].content if there else self.parts.text(cell_id)
+                    other = counts[0].content if counts else self.parts.text(cell_id)
                     add_repeated(self.folder, cell_id, other)
                 if self._create(new, path, there[0].digest() if there else None):
                     # A better record may have come and been compacted, or merged in, while the name was free.
@@ -136,8 +140,8 @@ class Store:
     def repeated(self) -> list[tuple[str, bool]]:
         """The cells that were run again unasked: id, and whether the deterministic results agree."""
         others: dict[str, list[Record]] = {}
-        for name in repeated_names(self.folder):
-            path, cell_id, text = self.folder / "repeated" / name, name.partition(".")[0], None
+        for path in repeated_files(self.folder):
+            cell_id, text = path.name.partition(".")[0], None
             try:
                 if text := read_text(path):
                     record = parse(text.content, cell_id)
@@ -171,9 +175,10 @@ class Store:
     def put_record_aside(self, path: Path, why: str, digest: bytes | None) -> Fate:
         """Move a damaged file of a record to where nothing reads it, if it has this ``digest`` still."""
         cell_id = path.name.partition(".")[0]
-        alone = path.parent == self.loose.folder and self.parts.find(cell_id)[0] is None
-        if alone and path != self.loose.path(cell_id):
-            alone = not self.loose.path(cell_id).exists()
+        own = self.loose.path(cell_id)
+        alone = path in (own, self.loose.at(path.name)) and self.parts.find(cell_id)[0] is None
+        if alone and path != own:
+            alone = not own.exists()
         then = "its cell will be run again" if alone else ""
         return self._aside.put(path, why, then, lambda: take(path, digest))
 

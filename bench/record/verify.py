@@ -14,7 +14,7 @@ from bench.record.aside import Fate
 from bench.record.form import UnreadableError, parse
 from bench.record.loose import TAKEN, read_text
 from bench.record.parquet import intact, part_paths, row_groups, tables
-from bench.record.repeated import repeated_names
+from bench.record.repeated import repeated_files
 from bench.record.store import Store
 
 _TRAINING = b'\n "train": {'  # as a record's text has it, keys sorted: see `bench.record.form.text_of`
@@ -79,7 +79,7 @@ def fault(text: bytes | str, name: str, status: str | None = None) -> str | None
 def _verify_loose(store: Store, verdict: Verdict, repair: bool) -> None:
     known = store.loose.names()
     for name in known:
-        path, cell = store.loose.folder / name, name.partition(".")[0]
+        path, cell = store.loose.at(name), name.partition(".")[0]
         wrong = _verify_file(store, path, verdict, repair)
         if wrong is None:
             verdict.records += 1
@@ -89,7 +89,7 @@ def _verify_loose(store: Store, verdict: Verdict, repair: bool) -> None:
     left = sum(name.endswith(f".{TAKEN}") for name in known)
     if left:
         verdict.notes.append(f"{left:,} files of a compaction that was killed; the next one takes them in")
-    for name in set(names(store.loose.folder)) - set(known):
+    for name in set(names(store.loose.folder)) - {*known, TAKEN}:
         verdict.notes.append(f"{store.loose.folder / name} is none of the store's files")
 
 
@@ -167,8 +167,8 @@ def _examined(path: Path) -> Iterator[tuple[pa.Table | UnreadableError, list[str
 
 def _verify_repeated(store: Store, verdict: Verdict, repair: bool) -> None:
     found = 0
-    for name in repeated_names(store.folder):
-        found += _verify_file(store, store.folder / "repeated" / name, verdict, repair) is None
+    for path in repeated_files(store.folder):
+        found += _verify_file(store, path, verdict, repair) is None
     if found:
         verdict.notes.append(f"{found:,} records of cells that have one, in {store.folder / 'repeated'}")
 
