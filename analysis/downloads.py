@@ -46,16 +46,15 @@ def of_verdict(
 ) -> list[Link]:
     """The sentences of a verdict, and the tables that their numbers are read from.
 
-    Those of ``evidence(frame)`` of the study's figure module; without it, its tables as they are shown; of a
-    module that has neither the medians with their intervals, and the evaluations of trainings.
+    Those of ``evidence(frame)`` of the study's figure module. Of one with its own verdict, else its tables
+    as they are shown; of any other one also the medians with their intervals, and evaluations of trainings.
     """
     links = [link(f"{study}-verdict.csv", "the verdict's sentences", sentences(verdicts))]
-    if hasattr(own, "evidence"):
-        found = own.evidence(frame)
-    elif hasattr(own, "tables"):
+    found = own.evidence(frame) if hasattr(own, "evidence") else {}
+    if not hasattr(own, "verdicts"):
+        found = _usual(frame) | found
+    elif not found and hasattr(own, "tables"):
         found = {"table": flattened(own.tables(frame))}
-    else:
-        found = _usual(frame)
     return links + [link(f"{study}-{name}.csv", name, some) for name, some in found.items() if len(some)]
 
 

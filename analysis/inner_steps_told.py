@@ -7,7 +7,7 @@ import pandas as pd
 from analysis import inner_steps, stats, style, table, units
 from analysis.inner_steps import CG, DATA, IMAML, STRENGTH
 from analysis.metrics import TESTS
-from analysis.verdict import Item, Verdict
+from analysis.verdict import EVERYWHERE, Item, Verdict
 
 NOTHING = "No error of iMAML with CG to a reference, and no training."
 
@@ -16,8 +16,8 @@ def verdicts(here: pd.DataFrame, trained: pd.DataFrame) -> list[Verdict]:
     """Of `inner_steps.measured` and `inner_steps.trained`: the answer, then each problem, then trainings."""
     overall = [*_answer(here), *_accuracy_answer(trained)]
     if not overall:
-        return [Verdict("all problems", "", [Item("No verdict", "", NOTHING)])]
-    found = [Verdict("all problems", "", overall)]
+        return [Verdict(EVERYWHERE, "", [Item("No verdict", "", NOTHING)])]
+    found = [Verdict(EVERYWHERE, "", overall)]
     for data in inner_steps.ordered(here[DATA]):
         mine = here[here[DATA] == data]
         for strength, group in mine.groupby(STRENGTH, sort=True):

@@ -4,17 +4,16 @@ Numbers are medians over tasks with the intervals of `stats`; "of n tasks in s s
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
 from analysis import rounding, stats, style, table
 from analysis.labels import pretty
 from analysis.metrics import ERRORS, Metric
-from analysis.verdict import Item, Verdict
+from analysis.verdict import EVERYWHERE, Item, Verdict
 
 RATE, SCALE, LATE = "method.inner.learning_rate", "problem.input_scale", "method.unroll_from"
-EVERYWHERE = "all problems"
 HALF = 0.5
 FALLEN = 2.0  # times the smallest error: there it falls no more
 NOISE = 1e-9  # an error up to which a rise is one of rounding
@@ -99,21 +98,15 @@ def unrolling(frame: pd.DataFrame) -> list[Verdict]:
 def mixed(frame: pd.DataFrame) -> list[Verdict]:
     """What is left of the error, task by task, when parts of a method are in float64."""
     needs: dict[str, dict[str, list[str]]] = {}
-    found = []
-    for problem, here in _by(frame, "problem"):
-        items = []
-        for name, mine in _by(here.assign(of=here["method"].map(_base)), "of"):
-            for dtype, few in table.by_dtypes(mine):
-                changes = _changes(few, name)
-                if not changes:
-                    continue
-                alone = [part for part, left in changes.items() if "," not in part and left.high <= MATTERS]
-                where = needs.setdefault(" and ".join(alone) or "no part by itself", {})
-                where.setdefault(f"{name} on {problem}", []).append(dtype)
-                left = "; ".join(f"{part} {_LEFT.describe(*change[:3])}" for part, change in changes.items())
-                text = f": with parts in float64 the error is so many times what it was: {left}."
-                items.append(Item("What is left of the error", f"{name}, {dtype}", text))
-        found.append(Verdict(problem, "", items))
+    items: dict[str, list[Item]] = {problem: [] for problem, _ in _by(frame, "problem")}
+    for problem, name, dtype, changes in _changed(frame):
+        alone = [part for part, left in changes.items() if "," not in part and left.high <= MATTERS]
+        where = needs.setdefault(" and ".join(alone) or "no part by itself", {})
+        where.setdefault(f"{name} on {problem}", []).append(dtype)
+        left = "; ".join(f"{part} {_LEFT.describe(*change[:3])}" for part, change in changes.items())
+        text = f": with parts in float64 the error is so many times what it was: {left}."
+        items[problem].append(Item("What is left of the error", f"{name}, {dtype}", text))
+    found = [Verdict(problem, "", some) for problem, some in items.items()]
     answers = []
     for part, where in needs.items():
         listed = "; ".join(f"{name} in {', '.join(dtypes)}" for name, dtypes in where.items())
@@ -123,6 +116,24 @@ def mixed(frame: pd.DataFrame) -> list[Verdict]:
         f"interval, {_size(frame)}): {'. And '.join(answers)}."
     )
     return [Verdict(EVERYWHERE, "", [Item("Which part needs the precision?", "", text)]), *found]
+
+
+def left_of_errors(frame: pd.DataFrame) -> pd.DataFrame:
+    """What `mixed` says, a row for each problem, method, dtype and choice of parts in float64."""
+    return pd.DataFrame(
+        {"problem": problem, "method": name, "dtype": dtype, "in float64": parts} | left._asdict()
+        for problem, name, dtype, changes in _changed(frame)
+        for parts, left in changes.items()
+    )
+
+
+def _changed(frame: pd.DataFrame) -> Iterator[tuple[str, str, str, dict[str, stats.Interval]]]:
+    """Problem, method, dtype, and `_changes` where there are any."""
+    for problem, here in _by(frame, "problem"):
+        for name, mine in _by(here.assign(of=here["method"].map(_base)), "of"):
+            for dtype, few in table.by_dtypes(mine):
+                if changes := _changes(few, name):
+                    yield problem, name, dtype, changes
 
 
 def _by(frame: pd.DataFrame, column: str) -> Iterable[tuple]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -125,16 +125,16 @@ def _section(spec: "Spec", records: list[dict[str, Any]], plan: Plan | None, res
     caption = next(iter(drawings.values())).caption
     constant, varied = captions.settings(frame)
     rows = table.summary(frame)
-    verdicts = getattr(own, "verdicts", _verdicts)(frame)
+    found = verdicts(own, frame)
     bad = _failures(frame)
     return section | {
         "numbers": captions.numbers(frame),
         "failed": int((~table.cells(frame)["status"].isin(["ok", "declined"])).sum()),
         "declined": int((table.cells(frame)["status"] == "declined").sum()),
         "measured": _measured(frame),
-        "verdicts": verdicts,
-        "answer": _answer(verdicts),
-        "evidence": downloads.of_verdict(spec.name, own, frame, verdicts),
+        "verdicts": found,
+        "answer": _answer(found),
+        "evidence": downloads.of_verdict(spec.name, own, frame, found),
         "pictures": [picture(name, drawing) for name, drawing in drawings.items()],
         "caption": {k: v for k, v in caption.items() if k not in ("Question", "Settings", "Varied")},
         "tables": own.tables(frame) if hasattr(own, "tables") else _tables(rows),
@@ -152,23 +152,32 @@ def _section(spec: "Spec", records: list[dict[str, Any]], plan: Plan | None, res
     }
 
 
-def _verdicts(frame: pd.DataFrame) -> list[tuple[str, list[verdict.Verdict]]]:
-    """Verdicts under their problems; where each problem has but one, all of them together under ""."""
+def verdicts(own: ModuleType, frame: pd.DataFrame) -> list[tuple[str, list[verdict.Verdict]]]:
+    """What the figure module ``own`` says of a study, under headings; else the general verdicts by problem.
+
+    Where each problem has but one of these, all of them are together under "".
+    """
+    if hasattr(own, "verdicts"):
+        return own.verdicts(frame)
     found = verdict.verdicts(frame)
     problems = [(problem, list(group)) for problem, group in groupby(found, key=attrgetter("problem"))]
-    return problems if len(found) > len(problems) else [("", found)]
+    several = problems if len(found) > len(problems) else [("", found)]
+    if not hasattr(own, "answer"):
+        return several
+    item = verdict.Item("In a sentence", "", own.answer(frame))
+    return [("", [verdict.Verdict(verdict.EVERYWHERE, "", [item])]), *several]
 
 
-def _answer(verdicts: list[tuple[str, list[verdict.Verdict]]]) -> str:
+def _answer(found: list[tuple[str, list[verdict.Verdict]]]) -> str:
     """The first sentence of a verdict, with what it is about."""
-    first = next((one for _, some in verdicts for one in some), None)
+    first = next((one for _, some in found for one in some), None)
     if first is None or not first.items:
         return ""
     item = first.items[0]
     said = f"{item.methods}{item.text}".strip()
     sentence = re.match(r".*?[.!?](?=\s+[A-Z(]|$)", said, re.DOTALL)
     about = ", ".join(filter(None, [first.problem, first.setting]))
-    head = f"{item.term}, on {about}" if about and about != "all problems" else item.term
+    head = f"{item.term}, on {about}" if about and about != verdict.EVERYWHERE else item.term
     return f"{head}: {sentence[0] if sentence else said}"
 
 

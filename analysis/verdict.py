@@ -15,6 +15,7 @@ from analysis.metrics import CALLS, ERRORS, RATIO, SECONDS, TENSOR_BYTES, Metric
 from bench.spec import TRAIN
 
 ROUNDING = {"float64": 1.5e-8, "float32": 3.5e-4, "tf32": 0.032, "bfloat16": 0.09, "float16": 0.032}
+EVERYWHERE = "all problems"
 CLOSE = 0.1  # "within 10 % error"
 Rows = dict[str, dict[Any, Any]]  # method -> row of the summary
 REFERENCES = {"maml": "exact MAML", "implicit": "the exact implicit gradient"}

@@ -460,6 +460,24 @@ def test_a_part_that_is_written_anew_as_it_is_put_aside_stays(full, halved, monk
     assert full.set_aside == []
 
 
+def test_the_only_record_may_be_in_a_writers_hand_while_it_is_compacted(tmp_path, monkeypatch):
+    store = Store(tmp_path, "demo")
+    path = store.write(a_record(status="error"))
+    real = compaction.write_part
+
+    def write(folder, content):
+        aside = taken_aside(path)
+        try:
+            return real(folder, content)
+        finally:
+            aside.rename(path)
+
+    monkeypatch.setattr(compaction, "write_part", write)
+    assert store.compact() == []
+    monkeypatch.undo()
+    assert len(store.compact()) == 1
+
+
 def test_a_leftover_counts_for_who_writes_next_as_it_does_for_readers(tmp_path):
     """A failed record has replaced an ok one, which lies in a part; its next writer died with it in hand."""
     store = Store(tmp_path, "demo")

@@ -3,12 +3,13 @@
 A figure module has ``draw(frame) -> list[Figure]``, where ``frame`` is `analysis.table.frame`'s, and
 ``shows(frame, drawn) -> str``: what is plotted, in words, where ``drawn`` are the elements that the figures
 have (`panels.elements`). Where its caption takes more from the records than every caption does, it also has
-``words(frame) -> dict[str, str]``, heading -> text. Where the medians of `table.summary` are no answer, it
-has ``verdicts(frame)`` and ``tables(frame)`` in the place of the report's, and ``TABLE``, what these tables
-hold; and where its verdict rests on more than these show, ``evidence(frame) -> dict[str, DataFrame]``, name
--> a table that its numbers are read from, to be downloaded. A study is drawn by the module that it names as
-``figure`` (`bench.spec.FIGURES` lists them), else by the one of its own name, else by `learning_curves` where
-it trains, and by `overview`.
+``words(frame) -> dict[str, str]``, heading -> text. ``answer(frame) -> str`` is the answer to the study's
+question in one sentence, put before the general verdicts. Where the medians of `table.summary` are no answer,
+it has ``verdicts(frame)`` and ``tables(frame)`` in the place of the report's, and ``TABLE``, what these
+tables hold; and where its verdict rests on more than these show, ``evidence(frame) -> dict[str, DataFrame]``,
+name -> a table that its numbers are read from, to be downloaded. A study is drawn by the module that it names
+as ``figure`` (`bench.spec.FIGURES` lists them), else by the one of its own name, else by `learning_curves`
+where it trains, and by `overview`.
 """
 
 import importlib

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import grid
+from analysis import answers, grid
 from analysis.metrics import ERRORS
 
 METRICS = (ERRORS["implicit"], ERRORS["maml"])
@@ -14,6 +14,11 @@ METRICS = (ERRORS["implicit"], ERRORS["maml"])
 def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
     """In words."""
     return grid.shows(frame, METRICS)
+
+
+def answer(frame: pd.DataFrame) -> str:
+    """In a sentence."""
+    return answers.accuracy(frame)
 
 
 def draw(frame: pd.DataFrame) -> list[Figure]:

@@ -14,7 +14,7 @@ from analysis import assumptions, grid, panels, scales, stats, style
 from analysis.assumptions import DATA, NAMES, NETWORK, STAGE, STAGES, STRENGTH
 from analysis.metrics import ERRORS
 from analysis.style import Style
-from analysis.verdict import Item, Verdict
+from analysis.verdict import EVERYWHERE, Item, Verdict
 
 ZERO = 1e-9  # a size up to which a violation is none
 ROW = 0.62  # inches of height of one assumption
@@ -81,14 +81,12 @@ def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:
     """The answer in words: over everything, then for each data set."""
     here = assumptions.measured(frame)
     if here.empty:
-        return [
-            ("", [Verdict("all problems", "", [Item("No verdict", "", "No assumptions were measured.")])])
-        ]
+        return [("", [Verdict(EVERYWHERE, "", [Item("No verdict", "", "No assumptions were measured.")])])]
     names = assumptions.names(here)
     share, matters = _share(assumptions.of_tasks(here, *names), "tasks"), _matters(here)
     overall = [Item("Any assumption", "", " ".join([share + SOMEWHERE, *matters[-1:]]))]
     overall += [Item("Does violating matter?", "", text) for text in matters[:-1]]
-    found = [Verdict("all problems", "", overall)]
+    found = [Verdict(EVERYWHERE, "", overall)]
     for data in assumptions.ordered(here[DATA].tolist(), DATA_SETS):
         mine = here[here[DATA] == data]
         items = [Item(NAMES[name], "", _by_network(mine, name)) for name in names]

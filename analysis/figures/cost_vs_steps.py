@@ -5,13 +5,18 @@ from collections.abc import Collection
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import grid
+from analysis import answers, grid
 from analysis.metrics import COSTS
 
 
 def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
     """In words."""
     return grid.shows(frame, COSTS)
+
+
+def answer(frame: pd.DataFrame) -> str:
+    """In a sentence."""
+    return answers.cost(frame)
 
 
 def draw(frame: pd.DataFrame) -> list[Figure]:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import grid, panels, scales, stats, style, table
+from analysis import answers, grid, panels, scales, stats, style, table
 from analysis.metrics import ERRORS, RELATIVE, TENSOR_BYTES, Metric, listed
 
 ROW = 2.35  # inches of height of a row of panels
@@ -82,6 +82,11 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
 def family(name: str) -> str:
     """The family of a registered method; other libraries' belong to that of their first word."""
     return GROUPS.get(name) or GROUPS.get(name.split("-")[0], "other")
+
+
+def answer(frame: pd.DataFrame) -> str:
+    """In a sentence."""
+    return answers.accuracy(frame)
 
 
 def draw(frame: pd.DataFrame) -> list[Figure]:

@@ -14,7 +14,7 @@ from analysis.labels import pretty
 from analysis.metrics import ERRORS
 from analysis.stats import wilson
 from analysis.table import STEPS
-from analysis.verdict import Item, Verdict
+from analysis.verdict import EVERYWHERE, Item, Verdict
 
 TABLE = (
     "Each setting: median relative error to the exact implicit gradient of both, and log2 of their ratio "
@@ -79,7 +79,7 @@ def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:
     if not any(item.term == "Who succeeds" for item in items):
         text = "No setting has both methods and an implicit gradient."
         items = [Item("No verdict", "", text), *items]
-    made = [Verdict("all problems", "", items)]
+    made = [Verdict(EVERYWHERE, "", items)]
     for name in atlas_map.families(found):
         turned = atlas_words.flips(found[found["problem.name"] == name])
         made.append(Verdict(pretty(name), "from which K on MAML is nearer", turned))

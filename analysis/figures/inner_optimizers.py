@@ -14,7 +14,7 @@ from analysis import panels, scales, stats, style, units
 from analysis.inner_optimizers import COSTS, CPU_SECONDS, ERROR, FAMILY, SECONDS, TARGETS, Reached
 from analysis.metrics import TENSOR_BYTES, Metric
 from analysis.style import Style
-from analysis.verdict import Item, Verdict
+from analysis.verdict import EVERYWHERE, Item, Verdict
 
 LANE = 0.075  # inches of height of one optimizer
 LOOKS = {
@@ -66,7 +66,7 @@ def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:
     """The cheapest optimizer at equal error: over everything, then for each problem, method and target."""
     here = numbers.prepared(frame)
     compared = numbers.comparisons(here) if len(here) else []
-    found = [Verdict("all problems", "", [Item("Cheapest at equal error", "", _answer(compared))])]
+    found = [Verdict(EVERYWHERE, "", [Item("Cheapest at equal error", "", _answer(compared))])]
     for comparison in compared:
         first = comparison[0]
         setting = f"{first.family}, error below {100 * first.target:g} %"

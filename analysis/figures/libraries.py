@@ -5,7 +5,7 @@ from collections.abc import Collection
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import dots, grid, table
+from analysis import answers, dots, grid, table
 from analysis.metrics import ERRORS, RATIO, RESIDENT, TENSOR_BYTES, Metric, listed
 
 WANTED = (ERRORS["maml"], ERRORS["implicit"], RATIO, TENSOR_BYTES, RESIDENT)
@@ -17,6 +17,11 @@ def shows(frame: pd.DataFrame, drawn: Collection[str]) -> str:
         f"Each library's meta-gradient next to ours, a line for each method: {listed(_metrics(frame))}. One "
         "figure for each problem."
     )
+
+
+def answer(frame: pd.DataFrame) -> str:
+    """In a sentence."""
+    return answers.agreement(frame)
 
 
 def draw(frame: pd.DataFrame) -> list[Figure]:

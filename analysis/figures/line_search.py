@@ -13,7 +13,7 @@ from analysis import line_search_sentences as sentences
 from analysis.line_search import JUMP, PROMISE, SEARCHES, SOLVER, UNROLLED
 from analysis.stats import Share
 from analysis.style import Style
-from analysis.verdict import Item, Verdict
+from analysis.verdict import EVERYWHERE, Item, Verdict
 
 LOOKS = {
     "Armijo": Style("#0072B2", "s", (0, (6, 1.5))),
@@ -70,14 +70,14 @@ def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:
     searched, mapped = line_search.searched(frame), line_search.mapped(frame)
     if searched.empty and mapped.empty:
         nothing = Item("No verdict", "", "No line search was measured.")
-        return [("", [Verdict("all problems", "", [nothing])])]
+        return [("", [Verdict(EVERYWHERE, "", [nothing])])]
     items = [Item("Why it fails", "", sentences.answer(searched, mapped))]
     items += [
         Item(f"{name}, by precision", "", sentences.by_dtype(mine))
         for name, mine in sentences.by(searched, SOLVER)
     ]
     items += sentences.beyond_rounding(frame, searched, mapped)
-    found = [Verdict("all problems", "", items)]
+    found = [Verdict(EVERYWHERE, "", items)]
     for problem in frame["problem"].unique():
         here, some, maps = (x[x["problem"] == problem] for x in (frame, searched, mapped))
         own = [Item("Lost searches, by precision", "", sentences.by_dtype(some))] if len(some) else []

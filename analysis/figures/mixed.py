@@ -28,6 +28,11 @@ def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:
     return [("", numerical.mixed(frame))]
 
 
+def evidence(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What the verdict's numbers are read from."""
+    return {"left-of-errors": numerical.left_of_errors(frame)}
+
+
 def draw(frame: pd.DataFrame) -> list[Figure]:
     """One figure, a column of panels for each problem."""
     metric = _metric(frame)

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import grid, labels, panels, peers, scales, stats, table
+from analysis import answers, grid, labels, panels, peers, scales, stats, table
 from analysis.metrics import ERRORS, RATIO, RELATIVE, RESIDENT, Metric, listed
 from analysis.style import Style
 
@@ -56,6 +56,16 @@ def _measured(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[Metric]]:
     found = peers.rows(frame)
     time = peers.TO_JAX if found[peers.TO_JAX.column].notna().any() else RELATIVE
     return found, grid.measured_or_first(found, [time, RESIDENT, ERRORS["maml"]])
+
+
+def answer(frame: pd.DataFrame) -> str:
+    """In a sentence."""
+    return answers.speed(frame)
+
+
+def evidence(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What the sentence's numbers are read from."""
+    return {"times-JAX": answers.times_jax(frame)}
 
 
 def draw(frame: pd.DataFrame) -> list[Figure]:

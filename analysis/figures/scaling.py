@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import grid, panels, scales, scaling, style, table
+from analysis import answers, grid, panels, scales, scaling, style, table
 from analysis.metrics import Metric, listed
 from analysis.scaling import Axis
 
@@ -40,6 +40,16 @@ def _measured(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Axis, pd.DataFram
     found = scaling.rows(frame)
     swept = scaling.axes(found) or {scaling.AXES[0]: found}
     return found, swept, grid.measured_or_first(found, scaling.COSTS)
+
+
+def answer(frame: pd.DataFrame) -> str:
+    """In a sentence."""
+    return answers.growth(frame)
+
+
+def evidence(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What the sentence's numbers are read from."""
+    return {"exponents": answers.exponents(frame)}
 
 
 def draw(frame: pd.DataFrame) -> list[Figure]:

@@ -15,7 +15,7 @@ from analysis.stability import BANDS, EDGE, MAML, SIDES
 from analysis.stability_told import WHERE
 from analysis.stats import Share
 from analysis.style import Style
-from analysis.verdict import Item, Verdict
+from analysis.verdict import EVERYWHERE, Item, Verdict
 
 TABLE = (
     "Medians with 95% bootstrap intervals, and shares with 95% Wilson intervals, with the most inner steps. "
@@ -61,8 +61,8 @@ def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:
     """The answer over all problems, then for each."""
     here = stability.measured(frame)
     if here.empty:
-        return [("", [Verdict("all problems", "", [Item("No verdict", "", NOTHING)])])]
-    found = [Verdict("all problems", "", told.items(here))]
+        return [("", [Verdict(EVERYWHERE, "", [Item("No verdict", "", NOTHING)])])]
+    found = [Verdict(EVERYWHERE, "", told.items(here))]
     if here["problem"].nunique() > 1:
         found += [Verdict(name, "", told.items(here[here["problem"] == name])) for name in _problems(here)]
     return [("", found)]

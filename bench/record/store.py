@@ -157,11 +157,12 @@ class Store:
     def compact(self) -> list[Path]:
         """Move all loose records into parts, merge small parts, and return the parts that there are now.
 
-        May be killed at any moment, and run beside writers, readers and other compactions.
+        Raises `StoreError` where there are no records, or the folder cannot be written. May be killed at any
+        moment, and run beside writers, readers and other compactions.
         """
         compaction.compact(self.folder, self.loose, self.parts)
         paths = [part.path for part in self.parts.all()]
-        if not paths:
+        if not paths and not self.ids():  # a writer may have had the only one in hand
             raise StoreError(f"there are no records in {self.folder} to compact")
         return paths
 
