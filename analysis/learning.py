@@ -9,6 +9,7 @@ from itertools import combinations
 import pandas as pd
 
 from analysis import stats, style, table, training, units
+from analysis.labels import pretty
 from analysis.metrics import TESTS, Metric
 from analysis.training import OUTER
 
@@ -56,6 +57,44 @@ def sentences(frame: pd.DataFrame) -> list[tuple[str, list[Sentence]]]:
     return [
         (method, _sentences(found[found["method"] == method])) for method in style.ordered(found["method"])
     ]
+
+
+def answer(frame: pd.DataFrame) -> str:
+    """In how many pairs of problem and method the outer optimizer decides, or settings of one optimizer."""
+    found = runs(frame)
+    swept, alike = [], []
+    for (problem, method), here in found.groupby(["problem", "method"], sort=False):
+        metric = measured(here)
+        values = tested(here, metric)
+        if values.shape[1] < 2:
+            continue
+        worst, best = values.mean().sort_values(ascending=metric.unit != "loss").index[[0, -1]]
+        text = (
+            f"on {problem}, {method}, with {best} a {metric.short} of {metric.format(values[best].mean())}, "
+            f"with {worst} of {metric.format(values[worst].mean())}"
+        )
+        swept.append((_certain(values, best, worst), text))
+        pairs = [p for p in combinations(values.columns, 2) if _name(here, p[0]) == _name(here, p[1])]
+        alike += [(_name(here, one), _certain(values, one, other)) for one, other in pairs]
+    if not swept:
+        return "No two outer optimizers ended well on one problem with one method."
+    sure = [text for certain, text in swept if certain]
+    seeds = units.many(int(found.loc[found["status"] == "ok", "seed"].nunique()), "seed")
+    parts = [
+        f"The best outer optimizer certainly beats the worst in {len(sure)} of {len(swept)} pairs of "
+        f"problem and method ({stats.LEVEL:.0%} interval of the difference within {seeds}, not corrected for "
+        "the choice of the two)"
+    ]
+    for name in dict.fromkeys(name for name, _ in alike):
+        mine = [certain for other, certain in alike if other == name]
+        parts.append(f"two settings of {pretty(name)} differ in {sum(mine)} of {len(mine)}")
+    return f"{'; '.join(parts)}. In particular {'; '.join(sure)}." if sure else f"{'; '.join(parts)}."
+
+
+def _certain(values: pd.DataFrame, one: str, other: str) -> bool:
+    """Whether the interval of the difference within seeds is on one side of zero."""
+    mean = stats.student((values[one] - values[other]).dropna().to_numpy(dtype=float))
+    return mean.n > 1 and (mean.low > 0 or mean.high < 0)
 
 
 def _sentences(here: pd.DataFrame) -> list[Sentence]:

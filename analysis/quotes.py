@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import figures, rounding, table
+from analysis import figures, report, rounding, table
 from analysis.verdict import Verdict
 from bench.order import GROUPS
 from bench.record import Store
@@ -28,7 +28,7 @@ def answers(results: Path, study: str) -> list[Verdict]:
     if frame.empty:
         return []
     own = figures.module(load(results / study / f"{study}.toml"))
-    return [verdict for _, group in own.verdicts(frame) for verdict in group]
+    return [verdict for _, group in report.verdicts(own, frame) for verdict in group]
 
 
 def group_section(results: Path, heading: str) -> str:

@@ -270,7 +270,7 @@ def test_outer_optimizers_reach_these_means_over_seeds() -> None:
                 "of": json.dumps([r["cell"]["problem"], r["cell"]["method"]]), "seed": r["cell"]["seed"],
                 "outer": json.dumps(r["cell"]["outer"]), "kind": kind, "mean": test[kind]["mean"],
             })  # fmt: skip
-    best, gaps = [], []
+    best, gaps, certain = [], [], 0
     for _, here in pd.DataFrame(tests).groupby("of"):
         values = here.pivot_table(index="seed", columns="outer", values="mean")
         classifies = here["kind"].iloc[0] == "accuracy"
@@ -279,9 +279,13 @@ def test_outer_optimizers_reach_these_means_over_seeds() -> None:
         n = values[first].notna().sum()
         half = scipy.stats.t.ppf(0.975, n - 1) * values[first].std() / n**0.5
         best[-1] = (*best[-1], (100 if classifies else 1) * (values[first].mean() - half))
+        last = values.mean().idxmin() if classifies else values.mean().idxmax()
+        certain += scipy.stats.ttest_rel(values[first], values[last], nan_policy="omit").pvalue < 0.05
         for other in [o for o in values.columns if o != first]:
             gap = (values[first] - values[other]).dropna().mean()
             gaps.append((classifies, abs(100 * gap if classifies else gap)))
+    (answer,) = (t for _, t in items("outer_optimizers", "In a sentence"))
+    assert f" in {certain} of {len(best)} pairs" in answer
     texts = [t for _, t in items("outer_optimizers", "Best outer optimizer")]
     found = [
         ("accuracy" in t, number(t, "accuracy " if "accuracy" in t else "loss "), number(t, "["))

@@ -133,10 +133,18 @@ def test_the_figure_has_a_panel_for_each_method_and_measure(records, frame):
     caption = drawn["mine"].caption
     assert "100 tasks" in caption["Shown"]
     assert "Mean over seeds with Student's 95% interval" in caption["Statistic"]
-    assert caption["Axes"] == "Linear."
+    assert caption["Axes"].startswith("Linear, but for losses whose means span more than a factor of 10")
     assert "outer.name = " in caption["Varied"]
     assert "outer_steps = 100" in caption["Settings"]
     assert "8 tasks per outer step" in captions.numbers(frame.assign(n_tasks=8))
+
+
+def test_one_curve_that_leaves_does_not_flatten_the_others(frame):
+    first, column = frame["method.name"] == "maml", "evaluation.loss"
+    frame = frame.assign(**{column: frame[column].where(~first, 100 * frame[column])})
+    one, two = (d.figure for d in figures.draw(fake.spec("mine", figure="learning_curves"), frame).values())
+    assert [a.get_yscale() for a in one.axes] == ["log", "log"]
+    assert [a.get_yscale() for a in two.axes] == ["log", "log", "linear", "linear"]
 
 
 def test_a_study_that_only_trains_is_drawn_so(tmp_path):

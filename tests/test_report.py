@@ -288,7 +288,7 @@ def test_a_module_says_what_its_verdict_is_read_from_else_its_tables_are_it():
     rows = [{"method": "a", "axes": ["1"], "values": [("2 %", "[1, 3]"), ("4", "")], "n": "5", "failed": ""}]
     one = {"problem": "p", "first": "network", "heads": ["lambda", "share", "size", "n", ""], "rows": rows}
     frame = pd.DataFrame()
-    own = SimpleNamespace(tables=lambda _: [one])
+    own = SimpleNamespace(verdicts=lambda _: [], tables=lambda _: [one])
     (_, table_link) = downloads.of_verdict("x", own, frame, [])
     content = pd.read_csv(io.BytesIO(base64.b64decode(table_link.source.partition(",")[2])))
     assert (table_link.name, content.iloc[0].drop("failed").to_dict()) == (
@@ -303,7 +303,7 @@ def test_a_module_says_what_its_verdict_is_read_from_else_its_tables_are_it():
             "n": 5,
         },
     )
-    own = SimpleNamespace(tables=own.tables, evidence=lambda _: {"shares": pd.DataFrame({"k": [1]})})
+    own.evidence = lambda _: {"shares": pd.DataFrame({"k": [1]})}
     assert [link.name for link in downloads.of_verdict("x", own, frame, [])] == [
         "x-verdict.csv",
         "x-shares.csv",

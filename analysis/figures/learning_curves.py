@@ -9,9 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from analysis import learning, panels, stats, style
+from analysis import learning, panels, scales, stats, style
+from analysis.metrics import TESTS
 from analysis.training import KINDS, OUTER
 
+WIDE = 10.0  # from this quotient of two means on, an axis of losses is logarithmic
 DODGE = 0.06  # of the distance of two evaluations: so that intervals of curves do not hide each other
 
 
@@ -38,7 +40,13 @@ def words(frame: pd.DataFrame) -> dict[str, str]:
         f"Mean over seeds with Student's {stats.LEVEL:.0%} interval over seeds; curves are a little apart, "
         "so that their intervals can be seen. One that ends at the panel's edge goes on."
     )
-    return {"Statistic": text + (failed if (frame["status"] != "ok").any() else "")}
+    axes = "Linear, but for losses whose means span more than a factor of 10: logarithmic."
+    return {"Axes": axes, "Statistic": text + (failed if (frame["status"] != "ok").any() else "")}
+
+
+def answer(frame: pd.DataFrame) -> str:
+    """In a sentence."""
+    return learning.answer(frame)
 
 
 def draw(frame: pd.DataFrame) -> list[Figure]:
@@ -55,9 +63,10 @@ def _figure(here: pd.DataFrame) -> Figure:
     figure, axes = panels.canvas(len(kinds), len(methods), list(looks))
     for i, kind in enumerate(kinds):
         everything = [learning.curves(here[here["method"] == method], kind) for method in methods]
-        limits = _limits([curve for curves in everything for curve in curves.values()])
+        drawn = [curve for curves in everything for curve in curves.values()]
         for j, (method, curves) in enumerate(zip(methods, everything, strict=True)):
-            _panel(axes[i, j], curves, looks, limits)
+            _scale(axes[i, j], kind, drawn)
+            _panel(axes[i, j], curves, looks)
             if i == 0:
                 if text := _failed(here[here["method"] == method]):
                     panels.note(axes[i, j], text, empty=not curves)
@@ -73,11 +82,16 @@ def _figure(here: pd.DataFrame) -> Figure:
     return figure
 
 
-def _panel(
-    axes: Axes, curves: dict[str, pd.DataFrame], looks: dict[str, style.Style], limits: tuple[float, float]
-) -> None:
-    axes.set_ylim(*limits)
-    panels.mark(axes.patch, "linear")
+def _scale(axes: Axes, kind: str, curves: list[pd.DataFrame]) -> None:
+    """The vertical axis of a row: logarithmic where one curve would flatten all others."""
+    means = np.concatenate([[], *(curve["mean"].to_numpy(dtype=float) for curve in curves)])
+    if kind == "loss" and len(means) and means.min() > 0 and means.max() > WIDE * means.min():
+        scales.log_axis(axes, "y", means, TESTS["loss"].unit)
+    else:
+        axes.set_ylim(*_limits(curves))
+
+
+def _panel(axes: Axes, curves: dict[str, pd.DataFrame], looks: dict[str, style.Style]) -> None:
     for k, (outer, curve) in enumerate(curves.items()):
         steps = curve.index.to_numpy(dtype=float)
         apart = DODGE * np.diff(steps).min() if len(steps) > 1 else 0.0
@@ -116,9 +130,3 @@ def _failed(here: pd.DataFrame) -> str:
     bad = cells[cells["status"] != "ok"].groupby(OUTER).size()
     parts = [f"{n} of {(cells[OUTER] == outer).sum()} cells of {outer}" for outer, n in bad.items()]
     return textwrap.fill(f"failed: {'; '.join(parts)}", 48) if parts else ""
-
-
-def _empty(axes: Axes, text: str) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    panels.note(axes, text, empty=True)
