@@ -143,7 +143,7 @@ ENGINES: dict[str, dict[str, Any]] = {  # as a label names them -> what is speci
     RAN_EAGER: {"filled": False, "half": True, "line": (0, (2.5, 1, 1, 1))},
     NO_KERNEL: {"filled": False, "half": True, "line": (0, (2.5, 1, 1, 1))},
 }
-PROBLEMS = ("linear regression", "sinusoid, tanh", "sinusoid", "glyphs", "omniglot")
+PROBLEMS = ("linear regression", "sinusoid, tanh", "sinusoid", "glyphs", "omniglot", "CIFAR-FS")
 ORDER = [
     "MAML, adjoint",
     "MAML, unrolled",

@@ -28,8 +28,8 @@ LOOKS = {
     "conv4, batch norm": Style("#882255", "v", (0, (2, 1))),
     "conv4, no norm": Style("#8C510A", "P", (0, (5, 1, 1, 1, 1, 1)), filled=False),
 }
-DATA_SETS = ("linear regression", "sinusoid", "glyphs", "omniglot")
-SOMEWHERE = " violate an assumption somewhere on their inner path."
+DATA_SETS = ("linear regression", "sinusoid", "glyphs", "omniglot", "CIFAR-FS")
+SOMEWHERE = " violate an assumption somewhere on their inner path"
 TABLE = "Shares of tasks that violate an assumption anywhere on their inner path, with 95% Wilson intervals."
 
 
@@ -84,7 +84,8 @@ def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:
         return [("", [Verdict(EVERYWHERE, "", [Item("No verdict", "", "No assumptions were measured.")])])]
     names = assumptions.names(here)
     share, matters = _share(assumptions.of_tasks(here, *names), "tasks"), _matters(here)
-    overall = [Item("Any assumption", "", " ".join([share + SOMEWHERE, *matters[-1:]]))]
+    matter = "".join(f", and {text[0].lower()}{text[1:].rstrip('.')}" for text in matters[-1:])
+    overall = [Item("Any assumption", "", f"{share}{SOMEWHERE}{matter}.")]
     overall += [Item("Does violating matter?", "", text) for text in matters[:-1]]
     found = [Verdict(EVERYWHERE, "", overall)]
     for data in assumptions.ordered(here[DATA].tolist(), DATA_SETS):
