@@ -45,7 +45,8 @@ def words(frame: pd.DataFrame) -> dict[str, str]:
     return {
         "Compared": "At the fewest swept K that reach an error, nothing interpolated. Multiples of gradient "
         "descent are medians over seeds of quotients on the same seed. Cells that did not converge count "
-        "here: to stop after K steps is what is compared."
+        "here: to stop after K steps is what is compared.",
+        "Statistic": f"{stats.STATISTIC} Cells that failed are in no median, but for these.",
     }
 
 
