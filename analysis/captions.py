@@ -20,6 +20,7 @@ _LABELS |= {"stationarity", "query_loss", "query_accuracy", "meta_grad_norm", "m
 _LABELS |= {"method.inner.steps", "method.steps"}  # the column "steps" holds both
 _LABELS |= {training.OUTER}
 MOST_VALUES = 14
+MOST_MISSING = 6
 ELEMENTS = ("crosses", "rows", "shared", "floor", "turns")  # as `panels.mark` names them
 
 
@@ -77,16 +78,20 @@ def numbers(frame: pd.DataFrame) -> str:
 
 
 def references(frame: pd.DataFrame) -> str:
-    """Which references are missing where and why; "" if none is."""
-    lines = []
+    """Which references are missing where and why, the most frequent first; "" if none is."""
+    lines: list[tuple[int, str]] = []
     measured = frame[(frame["status"] == "ok") & frame["task"].notna()]
     for name in table.REFERENCES:
         known = measured[measured[f"missing.{name}"].notna() & measured[f"error.{name}"].isna()]
         for problem, group in known.groupby("problem", sort=False):
             of = int((measured["problem"] == problem).sum())
             for kind in reasons.kinds(group[f"missing.{name}"]):
-                lines.append(f"{name}: missing for {kind.n} of {of} values on {problem}: {kind.text}.")
-    return " ".join(lines)
+                text = f"{name}: missing for {kind.n} of {of} values on {problem}: {kind.text}."
+                lines.append((kind.n, text))
+    lines.sort(key=lambda line: -line[0])
+    rest = sum(n for n, _ in lines[MOST_MISSING:])
+    more = f" And {rest:,} more, in {many(len(lines) - MOST_MISSING, 'group')} like these." if rest else ""
+    return " ".join(text for _, text in lines[:MOST_MISSING]) + more
 
 
 def control(frame: pd.DataFrame) -> str:

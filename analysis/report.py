@@ -169,7 +169,7 @@ def verdicts(own: ModuleType, frame: pd.DataFrame) -> list[tuple[str, list[verdi
 
 
 def _answer(found: list[tuple[str, list[verdict.Verdict]]]) -> str:
-    """The first sentence of a verdict, with what it is about."""
+    """The first sentence of a verdict, with what it is about where that is not the whole study."""
     first = next((one for _, some in found for one in some), None)
     if first is None or not first.items:
         return ""
@@ -177,8 +177,8 @@ def _answer(found: list[tuple[str, list[verdict.Verdict]]]) -> str:
     said = f"{item.methods}{item.text}".strip()
     sentence = re.match(r".*?[.!?](?=\s+[A-Z(]|$)", said, re.DOTALL)
     about = ", ".join(filter(None, [first.problem, first.setting]))
-    head = f"{item.term}, on {about}" if about and about != verdict.EVERYWHERE else item.term
-    return f"{head}: {sentence[0] if sentence else said}"
+    head = "" if about == verdict.EVERYWHERE else f"{item.term}{about and f', on {about}'}: "
+    return f"{head}{sentence[0] if sentence else said}"
 
 
 def _missing(plan: Plan | None) -> dict[str, Any]:
