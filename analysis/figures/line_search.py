@@ -21,6 +21,7 @@ LOOKS = {
     "Hessian-free": Style("#5a5200", "D", (0, (6, 1, 1, 1))),
     "gradient descent": Style("#000000", "o", "-"),
 }
+WAYS = {"unrolled": True, "implicit": False}  # of differentiation: whether their markers are filled
 ROUNDING = 1e-12  # an error up to which an axis shows none
 TABLE = "Shares of tasks with 95% Wilson intervals."
 HEADS = ["dtype", "searches", "lost", "tasks that lost one", "of them below an ulp", "indefinite", "jump"]
@@ -166,7 +167,8 @@ def _lost(axes: Axes, frame: pd.DataFrame, dtypes: list[str], aside: float, look
 def _map(frame: pd.DataFrame, mapped: pd.DataFrame) -> Figure:
     looks, at = _looks(mapped), line_search.distances(frame)
     problems = list(mapped["problem"].unique())
-    figure, axes = panels.canvas(2, len(problems), [*looks], row=1.75)
+    entries = looks | {name: Style("#666666", "o", filled=full) for name, full in WAYS.items()}
+    figure, axes = panels.canvas(2, len(problems), [*entries], row=1.75)
     everything = frame[list(at.values())].to_numpy(dtype=float)
     for j, problem in enumerate(problems):
         here = frame[(frame["problem"] == problem) & frame[JUMP].notna()]
@@ -178,7 +180,7 @@ def _map(frame: pd.DataFrame, mapped: pd.DataFrame) -> Figure:
         panels.title(axes[0, j], str(problem), 30)
     axes[0, 0].set_ylabel("error of the meta-gradient\nas the map's derivative")
     axes[1, 0].set_ylabel("jump of phi,\nto its way from theta")
-    panels.legend(figure, looks, failed=False)
+    panels.legend(figure, entries, failed=False)
     return figure
 
 
@@ -188,7 +190,7 @@ def _mismatches(
     up = scales.log_axis(axes, "y", values, "error", ROUNDING, ticks=6)
     scales.log_axis(axes, "x", list(at), "error", ticks=5)
     for solver, mine in sentences.by(frame, SOLVER):
-        for unrolled in (True, False):
+        for unrolled in WAYS.values():
             some = mine[mine["method.name"].isin(UNROLLED) == unrolled]
             rows = {h: line_search.median(some, column) for h, column in at.items()} if len(some) else {}
             if rows:
