@@ -27,6 +27,7 @@ NAMES = {
     "invertible": "I + H/lambda invertible",
     "curvature": "p'Ap > 0 in CG",
 }
+CONTINUITY = ("outer_lipschitz", "outer_smooth", "inner_smooth", "hessian_lipschitz", "one_piece")
 NETWORK, DATA, STRENGTH, STAGE = "network", "data", "problem.strength", "stage"
 STAGES = {"start": "at initialisation", "half": "half-trained", "end": "trained"}  # of `start` in a cell
 # What tasks share that differ in the stage of the training they start from, and in nothing else.
@@ -183,8 +184,9 @@ def _all_shares(frame: pd.DataFrame) -> pd.DataFrame:
             for name in names(group):
                 for of, share in (("tasks", of_tasks(group, name)), ("points", of_steps(group, name))):
                     rows.append(where | {"assumption": NAMES[name], "of": of} | share._asdict())
-    whole = of_tasks(frame, *names(frame))._asdict()
-    rows.append({"assumption": "any", "of": "tasks"} | whole)
+    for what, some in (("any of continuity", CONTINUITY), ("any", names(frame))):
+        known = [name for name in names(frame) if name in some]
+        rows.append({"assumption": what, "of": "tasks"} | of_tasks(frame, *known)._asdict())
     return pd.DataFrame(rows, columns=[*by, "assumption", "of", *stats.Share._fields])
 
 

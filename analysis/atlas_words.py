@@ -45,12 +45,12 @@ def _succeeds(known: pd.DataFrame) -> str:
     which = atlas.succeeds(known)
     parts = []
     for name, reasons in (("maml", IMAML_LOST), ("imaml", MAML_LOST)):
-        here = known[(which == name) & (known["winner"] == name)]
-        top = here["why"].value_counts().sort_index()
+        total = int((which == name).sum())
+        top = known.loc[(which == name) & (known["winner"] == name), "why"].value_counts().sort_index()
         cause = ""
         if len(top):
-            first = str(top.idxmax())
-            cause = f", {'always' if len(top) == 1 else 'mostly'} for {_short(reasons[first])} ({top.max()})"
+            often = "always" if top.max() == total else "mostly" if 2 * top.max() > total else "most often"
+            cause = f", {often} for {_short(reasons[str(top.idxmax())])} ({top.max()} of {total})"
         parts.append(atlas.share(which == name) + f" settings{cause}")
     both, none = (atlas.share(which == name) for name in ("both", "none"))
     return (

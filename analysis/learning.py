@@ -76,6 +76,8 @@ def answer(frame: pd.DataFrame) -> str:
         swept.append((_certain(values, best, worst), text))
         pairs = [p for p in combinations(values.columns, 2) if _name(here, p[0]) == _name(here, p[1])]
         alike += [(_name(here, one), _certain(values, one, other)) for one, other in pairs]
+    if found[OUTER].nunique() == 1:
+        return f"One outer optimizer only, {found[OUTER].iloc[0]}: what it reaches is below."
     if not swept:
         return "No two outer optimizers ended well on one problem with one method."
     sure = [text for certain, text in swept if certain]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
+from tqdm import tqdm
 
 from analysis import captions, downloads, figures, left_out, metrics, reasons, style, table, units, verdict
 from analysis.left_out import Plan
@@ -82,8 +83,9 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters["glue"] = glue
+    one_by_one = tqdm(studies, "report", unit="study", disable=None if len(studies) > 1 else True)
     sections = {
-        spec.name: _section(spec, records, plans.get(spec.name), results) for spec, records in studies
+        spec.name: _section(spec, records, plans.get(spec.name), results) for spec, records in one_by_one
     }
     listed = groups or {"": list(sections)}
     return environment.get_template("report.html").render(
@@ -276,5 +278,9 @@ def _diverged(frame: pd.DataFrame) -> str:
 
 
 def _what(row: dict[Any, Any]) -> str:
-    steps = "" if pd.isna(row[table.STEPS]) else f", {row[table.STEPS]} inner steps"
-    return f"{row['method']} on {row['problem']}{steps}, {row['dtype']}, seed {row['seed']}"
+    steps = row[table.STEPS]
+    text = f"{row['method']} on {row['problem']}"
+    text += "" if pd.isna(steps) else f", {units.many(int(steps), 'inner step')}"
+    start = row.get("start.stage")
+    text += "" if start is None or pd.isna(start) else f", from a training's {start}"
+    return f"{text}, {row['dtype']}, seed {row['seed']}"

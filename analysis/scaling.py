@@ -52,7 +52,7 @@ def rows(frame: pd.DataFrame) -> pd.DataFrame:
     found["line"] += table.axes_phrase(found.assign(method=found["line"]), apart=("n_tasks",))
     own = ("engine", "tasks_at_once")  # of a method, not of its reference
     problem = [c for c in found.columns if c.startswith("problem.")]
-    same = [*problem, *(a for a in table.AXES if a not in own), table.STEPS]
+    same = [*problem, *(a for a in table.axes_in(found) if a not in own), table.STEPS]
     level = found.groupby(same, dropna=False)["time.reference_median_s"].transform("median")
     for end in ("", "_low", "_high"):
         found[STEADY.column + end] = found[RATIO.column + end] * level

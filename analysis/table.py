@@ -36,6 +36,9 @@ REFERENCES = ("maml", "implicit")
 STEPS = "steps"
 # What may be swept besides method, problem, steps, seed.
 AXES = ("dtype", "device", "threads", "engine", "tasks_at_once", "n_tasks", "split")
+AXES += ("start.cell", "start.stage")  # only of cells that start from a training
+_BEFORE: dict[str, str] = dict.fromkeys(("dtype", "device", "engine"), "")
+_BEFORE |= {"start.cell": "from ", "start.stage": "started at "}  # what stands before a value in a label
 
 _TEXT = ["id", "study", "status", "reason", "problem", "method", "problem.name", "method.name"]
 _TEXT += [training.OUTER, "dtype", "device", "engine", "split", "started"]
@@ -93,7 +96,7 @@ def _relative(table: pd.DataFrame) -> pd.DataFrame:
     the level of the most frequent reference, compares methods whose inner solvers differ.
     """
     problem = [c for c in table.columns if c.startswith("problem.")]
-    where = [*problem, *AXES, STEPS]
+    where = [*problem, *axes_in(table), STEPS]
     inner = [c for c in table.columns if c.startswith("method.inner.")]
     one = table.drop_duplicates("id")
     by = one.groupby([*where, *inner], dropna=False)["time.reference_median_s"]
@@ -111,10 +114,15 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop_duplicates("id")
 
 
+def axes_in(table: pd.DataFrame) -> list[str]:
+    """Those of `AXES` that the table has."""
+    return [axis for axis in AXES if axis in table]
+
+
 def swept(table: pd.DataFrame) -> list[str]:
     """Which of `AXES` take several values within one problem."""
     by_problem = table.groupby("problem", dropna=False)
-    return [axis for axis in AXES if by_problem[axis].nunique(dropna=False).max() > 1]
+    return [axis for axis in axes_in(table) if by_problem[axis].nunique(dropna=False).max() > 1]
 
 
 def with_axes(table: pd.DataFrame, apart: Collection[str] = ()) -> pd.DataFrame:
@@ -135,7 +143,7 @@ def axes_phrase(table: pd.DataFrame, apart: Collection[str] = ()) -> pd.Series:
     for axis in swept(table):
         if axis in apart:
             continue
-        name = "" if axis in ("dtype", "device", "engine") else labels.pretty(axis) + " "
+        name = _BEFORE.get(axis, labels.pretty(axis) + " ")
         phrase = ", " + name + table[axis].astype("string")
         if axis == "engine":
             both = table.groupby(table["method"] + phrases)["engine"].transform("nunique") > 1
@@ -208,7 +216,7 @@ def _with_labels(table: pd.DataFrame, descriptions: dict[str, dict[str, Any]]) -
     table[training.OUTER] = table[training.OUTER].astype("string")
     ranks = {"_problem": table["problem"].map(style.problem_rank), "_method": table["method"].map(style.rank)}
     order = table.assign(**ranks)
-    keys = ["_problem", "_method", STEPS, *AXES, "seed", "id", "task"]
+    keys = ["_problem", "_method", STEPS, *axes_in(table), "seed", "id", "task"]
     return table.loc[order.sort_values(keys, na_position="first", kind="stable").index].reset_index(drop=True)
 
 

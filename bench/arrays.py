@@ -55,4 +55,9 @@ def read(path: Path, sha256: str | None = None) -> Arrays:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except _BROKEN as error:
-        raise DamagedError(f"{path} is damaged ({error}); delete it") from error
+        why = str(error)
+        if "pickle" in why:  # numpy advises to trust the file
+            why = "it holds what is no plain array, which is never read"
+        elif isinstance(error, TypeError):  # of a single array
+            why = "it is no .npz archive"
+        raise DamagedError(f"{path} is damaged ({why}); delete it") from error

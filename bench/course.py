@@ -13,7 +13,7 @@ import torch
 
 from bench import arrays, registry
 from bench.api import Split, Vector
-from bench.arrays import Arrays
+from bench.arrays import Arrays, DamagedError
 from bench.at_once import asked
 from bench.desk import Desk
 from bench.inputs import Prepared
@@ -28,6 +28,7 @@ POINTS = 100  # of a curve in a record; the file has all
 ON_THE_WAY: Split = "val"
 AT_THE_END: Split = "test"  # whose classes are looked at once
 _VALIDATED = "validated."
+_MISFITS = (IndexError, TypeError, ValueError, RuntimeError)  # of arrays that are no checkpoint
 _NUMBERS = ("mean", "deviation", "half_width")
 
 
@@ -41,7 +42,11 @@ def train(cell_id: str, description: dict[str, Any], cell: Prepared, desk: Desk)
     steps, way = description["outer_steps"], _Way(Training(course, cell.engine, own))
     path = None if desk.folder is None else trained.checkpoint(desk.folder, cell_id)
     if path is not None and path.exists() and not desk.anew:
-        way.restore(arrays.read(path))
+        kept = arrays.read(path)
+        try:
+            way.restore(kept, steps)
+        except _MISFITS as error:
+            raise DamagedError(f"{path} is no checkpoint of cell {cell_id} ({error}); delete it") from error
     training, begun = way.training, way.training.step
     at = stages(steps)
     validated = {steps * i // description["validations"] for i in range(description["validations"] + 1)}
@@ -98,12 +103,25 @@ class _Way:
                 kept[f"{_VALIDATED}{key}"] = np.array(rows)
         return self.training.checkpoint() | kept
 
-    def restore(self, kept: Arrays) -> None:
-        """Go on from a `checkpoint`. Raises `UsageError` where it is of another network."""
+    def restore(self, kept: Arrays, steps: int) -> None:
+        """Go on from a `checkpoint` of a training of so many steps.
+
+        Raises `UsageError` where it is of another network, and any of `_MISFITS` where it is none.
+        """
         own = (STAGE, _VALIDATED)
+        needed = {"theta", "losses", "norms", f"{_VALIDATED}step", f"{_VALIDATED}n_tasks"}
+        if lacking := needed - kept.keys():
+            raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+        foreign = {n.removeprefix(STAGE) for n in kept if n.startswith(STAGE)} - set(STAGES)
+        if foreign:
+            raise ValueError(f"there is no stage {', '.join(sorted(foreign))}")
+        if len(kept["losses"]) > steps:
+            raise ValueError(f"it is after {len(kept['losses'])} steps, of {steps}")
         self.training.restore({name: value for name, value in kept.items() if not name.startswith(own)})
         for name, value in kept.items():
             if name.startswith(STAGE):
+                if value.shape != kept["theta"].shape:
+                    raise ValueError(f"'{name}' has shape {value.shape}")
                 self.stages[name.removeprefix(STAGE)] = torch.from_numpy(value)
         for row, step in enumerate(kept[f"{_VALIDATED}step"].tolist()):
             n_tasks = int(kept[f"{_VALIDATED}n_tasks"][row])

@@ -86,6 +86,13 @@ def _file(cell_id: str, results: Path) -> tuple[Path, str]:
         raise NotTrainedError(
             f"the training {cell_id} is not finished; first: metabench run {unfinished[0]} --cell {cell_id}"
         )
+    for study in studies(results):
+        store = Store(results, study, moves=False)
+        if path := trained.file_of(store.folder, store.read(cell_id) or {}):
+            raise NotTrainedError(
+                f"the training {cell_id} has a record, but its file {path} is not there; first: "
+                f"metabench run {study} --cell {cell_id} --force"
+            )
     raise NotTrainedError(
         f"the training {cell_id} is not under {results}; run the study that has this cell there (`metabench "
         "plan STUDY --cells` lists ids), or bring it in by `metabench merge`"

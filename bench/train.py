@@ -112,7 +112,10 @@ class Training:
         return {"theta": _array(self._theta), **curves, **state}
 
     def restore(self, arrays: Arrays) -> None:
-        """Go on from a `checkpoint` of this course. Raises `UsageError` where it is of another network."""
+        """Go on from a `checkpoint` of this course.
+
+        Raises `UsageError` where it is of another network, and `ValueError` where it is none.
+        """
         if arrays["theta"].shape != tuple(self._theta.shape):
             got, wanted = arrays["theta"].shape, tuple(self._theta.shape)
             raise UsageError(f"the checkpoint holds meta-parameters {got}, and the problem has {wanted}")
@@ -123,6 +126,9 @@ class Training:
             for name, value in arrays.items()
             if name.startswith(_STATE)
         }
+        wrong = [name for name, value in kept.items() if value.shape not in (self._theta.shape, (), (1,))]
+        if wrong or len(arrays["losses"]) != len(arrays["norms"]):
+            raise ValueError(f"the sizes do not fit of {', '.join(wrong) or 'losses and norms'}")
         # By torch's own loader, which knows what goes to the parameter's device.
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": {0: kept} if kept else {}, "param_groups": groups})

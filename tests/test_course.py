@@ -8,10 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from bench import course, inputs, spec
+from bench import arrays, course, inputs, spec
 from bench.cells import expand
 from bench.desk import Desk
 from bench.errors import UsageError
@@ -154,6 +155,32 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path, monkeypatch):
     anew = []
     run_cell(cell, "learn", Desk(Path("killed"), lambda done, steps: anew.append(done), anew=True))
     assert anew[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda kept: kept.pop("theta"), "it lacks theta"),
+        (lambda kept: kept.update(losses=np.zeros(1000), norms=np.zeros(1000)), "after 1000 steps, of 12"),
+        (lambda kept: kept.update(norms=np.zeros(1)), "sizes do not fit of losses and norms"),
+        (lambda kept: kept.update({"stage.evil": kept["theta"]}), "no stage evil"),
+        (lambda kept: kept.update({"stage.half": np.zeros(1)}), "'stage.half' has shape"),
+        (lambda kept: kept.update({"optimizer.exp_avg": np.zeros(3)}), "sizes do not fit of exp_avg"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused_by_name(study, spoil, said):
+    cell = expand(spec.load("learn.toml"))[0]
+    path = trained.checkpoint(Path("kept"), cell.id)
+    whole = run_cell(cell, "learn", Desk(Path("kept")))
+    kept = arrays.read(Path("kept") / trained.FOLDER / whole["train"]["file"]["name"])
+    arrays.write(path, kept)
+    assert run_cell(cell, "learn", Desk(Path("kept")))["train"]["resumed_at"] == 12
+    spoil(kept)
+    arrays.write(path, kept)
+    record = run_cell(cell, "learn", Desk(Path("kept")))
+    assert record["status"] == "error"
+    assert f"{path} is no checkpoint of cell {cell.id}" in record["reason"]["message"]
+    assert said in record["reason"]["message"]
 
 
 def test_divergence_is_told(study):

@@ -129,8 +129,8 @@ def test_the_answer_is_what_a_few_lines_of_pandas_give() -> None:
     records = planted()
     texts = said(records)
     check_first_sentence(texts["Who succeeds"], records)
-    assert "always for too few iterations of CG (1)" in texts["Who succeeds"]  # K = 10, CG 1
-    assert "always for too few inner steps for the derivative through them (1)" in texts["Who succeeds"]
+    assert "always for too few iterations of CG (1 of 1)" in texts["Who succeeds"]  # K = 10, CG 1
+    assert "always for too few inner steps for the derivative through them (1 of 1)" in texts["Who succeeds"]
     assert "MAML in 33.3 %" in texts["Who is nearer"]  # (10, 1) and (100, 5)
     assert "iMAML in 50 %" in texts["Who is nearer"]
     assert "indefinite Hessian in 50 %" in texts["Why iMAML loses"].replace("Indefinite", "indefinite")

@@ -346,3 +346,16 @@ def test_labels_of_many_cells_take_a_look_at_each_value_or_a_few():
     found = labels.distinguish(["a"] * n, [{"size": Value(i % 2)} for i in range(n)], ["p"] * n)
     assert set(found) == {"a, size 0", "a, size 1"}
     assert looks < 10 * n
+
+
+def test_stages_of_a_training_are_rows_of_their_own():
+    some = [
+        one | {"id": f"{i}{one['id'][1:]}", "cell": one["cell"] | {"start": {"cell": "ab12", "stage": stage}}}
+        for i, stage in enumerate(("start", "half", "end"))
+        for one in fake.records([fake.LINEAR], [fake.FOMAML], [10], [0])
+    ]
+    frame = table.frame(some)
+    rows = table.summary(frame)
+    assert sorted(rows["start.stage"]) == ["end", "half", "start"]
+    assert rows["cells"].tolist() == [1, 1, 1]
+    assert sorted(table.with_axes(frame)["method"].unique())[0] == "FOMAML, started at end"

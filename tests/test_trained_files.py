@@ -304,6 +304,13 @@ def test_a_training_that_is_not_there_is_said_before_anything_runs(cells):
     assert run_cell(cell, "measure")["status"] == "declined"
 
 
+def test_a_training_whose_file_has_gone_is_said_with_what_makes_it_anew(cells):
+    starting(MEASURING, cells[0].id)
+    file_of(cells[0]).unlink()
+    said = metabench("run", "measure.toml", "--jobs", 0).err
+    assert f"is not there; first: metabench run learn --cell {cells[0].id} --force" in said
+
+
 def test_a_start_of_another_network_is_refused(cells):
     (cell,) = starting(MEASURING.replace("dim = 4", "dim = 6"), cells[0].id)
     record = run_cell(cell, "measure", Desk(Path("results/measure")))

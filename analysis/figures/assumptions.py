@@ -29,7 +29,6 @@ LOOKS = {
     "conv4, no norm": Style("#8C510A", "P", (0, (5, 1, 1, 1, 1, 1)), filled=False),
 }
 DATA_SETS = ("linear regression", "sinusoid", "glyphs", "omniglot", "CIFAR-FS")
-SOMEWHERE = " violate an assumption somewhere on their inner path"
 TABLE = "Shares of tasks that violate an assumption anywhere on their inner path, with 95% Wilson intervals."
 
 
@@ -83,9 +82,13 @@ def verdicts(frame: pd.DataFrame) -> list[tuple[str, list[Verdict]]]:
     if here.empty:
         return [("", [Verdict(EVERYWHERE, "", [Item("No verdict", "", "No assumptions were measured.")])])]
     names = assumptions.names(here)
-    share, matters = _share(assumptions.of_tasks(here, *names), "tasks"), _matters(here)
-    matter = "".join(f", and {text[0].lower()}{text[1:].rstrip('.')}" for text in matters[-1:])
-    overall = [Item("Any assumption", "", f"{share}{SOMEWHERE}{matter}.")]
+    matters = _matters(here)
+    continuity = [name for name in assumptions.CONTINUITY if name in names]
+    shares = (_share(assumptions.of_tasks(here, *some), "tasks") for some in (continuity, names))
+    matter = "".join(f"; {text[0].lower()}{text[1:].rstrip('.')}" for text in matters[-1:])
+    text = "{} violate an assumption of continuity somewhere on their inner path ({}), {} any assumption{}."
+    listed = ", ".join(NAMES[name] for name in continuity)
+    overall = [Item("Any assumption", "", text.format(next(shares), listed, next(shares), matter))]
     overall += [Item("Does violating matter?", "", text) for text in matters[:-1]]
     found = [Verdict(EVERYWHERE, "", overall)]
     for data in assumptions.ordered(here[DATA].tolist(), DATA_SETS):

@@ -102,6 +102,12 @@ def tables(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return made
 
 
+def evidence(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The settings as the verdict counts them, ``success`` with `atlas.succeeds`."""
+    _, found = _found(frame)
+    return {"settings": found.assign(success=atlas.succeeds(found))} if len(found) else {}
+
+
 def _row(row: dict[Any, Any]) -> dict[str, Any]:
     winner = row["winner"] if pd.notna(row["winner"]) else None
     names = {"maml": "MAML", "imaml": "iMAML", "neither": "not told apart", None: "no implicit gradient"}

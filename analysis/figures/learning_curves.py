@@ -14,6 +14,7 @@ from analysis.metrics import TESTS
 from analysis.training import KINDS, OUTER
 
 WIDE = 10.0  # from this quotient of two means on, an axis of losses is logarithmic
+TABLE = "Medians with 95% bootstrap intervals; the verdict has means over seeds with Student's intervals."
 DODGE = 0.06  # of the distance of two evaluations: so that intervals of curves do not hide each other
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from bench.cli.text import columns, duration, number
+from bench.cli.text import columns, number
 from bench.record import Record
 from bench.record.trained import file_of, missing
 from bench.spec import STAGES
@@ -38,7 +38,7 @@ def test_lines(training: dict[str, Any]) -> list[str]:
             if one["accuracy"]:
                 rows.append(("accuracy", _interval(one["accuracy"])))
     if training["seconds_per_step"] is not None:
-        rows.append(("a step took", duration(training["seconds_per_step"])))
+        rows.append(("a step took", f"{number(training['seconds_per_step'])} s"))
     return columns(rows)
 
 

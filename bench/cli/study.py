@@ -32,7 +32,8 @@ def load(study: str, results: Path) -> Spec:
         raise UsageError(
             f"there is no file {study}; a study is a name (`metabench list study`) or a TOML file"
         )
-    error = unknown("study", study, {*spec.shipped(), *studies(results)})
+    known = [name for name in studies(results) if copy_of(name, results).is_file()]
+    error = unknown("study", study, {*spec.shipped(), *known})
     raise UsageError(f"{error}. A study of your own is given as the path of its .toml file")
 
 
@@ -45,7 +46,7 @@ def load_for_reading(study: str, results: Path) -> Spec:
         return load(study, results)
     except UsageError as error:
         name = Path(study).stem if study.endswith(".toml") else study
-        if name not in studies(results):
+        if name not in studies(results) or not Store(results, name, moves=False).ids():
             raise
         copy = copy_of(name, results)
         if copy.is_file():

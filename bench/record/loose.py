@@ -112,7 +112,7 @@ class Loose:
     def names(self) -> list[str]:
         """The files of records, and no others, sorted, so that those of one cell follow each other."""
         found = set(self._in_place())
-        if (self.folder / TAKEN).is_dir():
+        if os.path.lexists(self.folder / TAKEN):
             found.update(taken_names(self.folder))
             # What was taken at the first look may have had its name again at the second.
             found.update(self._in_place())

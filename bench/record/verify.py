@@ -77,7 +77,7 @@ def fault(text: bytes | str, name: str, status: str | None = None) -> str | None
 
 
 def _verify_loose(store: Store, verdict: Verdict, repair: bool) -> None:
-    known = store.loose.names()
+    known, left = store.loose.names(), 0
     for name in known:
         path, cell = store.loose.at(name), name.partition(".")[0]
         wrong = _verify_file(store, path, verdict, repair)
@@ -86,7 +86,7 @@ def _verify_loose(store: Store, verdict: Verdict, repair: bool) -> None:
             verdict.cells.add(cell)
         elif wrong:
             verdict.lost.add(cell)
-    left = sum(name.endswith(f".{TAKEN}") for name in known)
+        left += wrong != "" and name.endswith(f".{TAKEN}")
     if left:
         verdict.notes.append(f"{left:,} files of a compaction that was killed; the next one takes them in")
     for name in set(names(store.loose.folder)) - {*known, TAKEN}:
