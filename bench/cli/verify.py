@@ -6,6 +6,7 @@ from bench.cli.standing import command
 from bench.cli.study import load_for_reading
 from bench.cli.text import counting, say, say_json
 from bench.record import Store
+from bench.record.trained import NOT_THERE
 from bench.record.verify import verify
 
 NOTHING = 3
@@ -29,7 +30,10 @@ def verify_records(study: str, repair: bool, results: Path, json: bool) -> int:
             }
         )
     else:
-        _say(verdict.damaged, store.set_aside)
+        gone = [(path, why) for path, why in verdict.damaged if why.startswith(NOT_THERE)]
+        damaged = [one for one in verdict.damaged if one not in gone]
+        _say(damaged, store.set_aside)
+        _say(gone[:SHOWN], [])
         for note in verdict.notes:
             say(note)
         if repair and verdict.left:
@@ -50,14 +54,15 @@ def verify_records(study: str, repair: bool, results: Path, json: bool) -> int:
                 say(f"  {command('run', study, results)} --cell {cell} --force")
             if len(verdict.untrained) > SHOWN:
                 say(f"  and {len(verdict.untrained) - SHOWN:,} more; --json lists all")
-        if verdict.damaged and not repair:
+        if damaged and not repair:
             say(f"next: {command('verify', study, results)} --repair")
         elif verdict.lost:
             say(f"next: {command('run', study, results)}")
-        elif any(path.parent == store.folder for path, _ in verdict.damaged):  # a part of unknown cells
+        elif any(path.parent == store.folder for path, _ in damaged):  # a part of unknown cells
             say(f"next: {command('status', study, results)}")
-        sound = counting(len(verdict.damaged), "damaged file") if verdict.damaged else "sound"
-        sound += " set aside" if verdict.damaged and repair else ""
+        sound = counting(len(damaged), "damaged file") if damaged else "no damaged file" if gone else "sound"
+        sound += " set aside" if damaged and repair else ""
+        sound += f", {counting(len(gone), 'file')} of meta-parameters not there" if gone else ""
         say(f"{store.study}: {len(verdict.cells):,} cells with a sound record; {sound}", "bold")
     if not verdict.cells and not verdict.damaged:
         return NOTHING

@@ -22,6 +22,7 @@ from bench.record.form import Record
 from bench.record.shape import FINISHED
 
 FOLDER = "trained"
+NOT_THERE = "is not there"
 STAGE = "stage."  # before the name of an array: the meta-parameters at that stage
 _FINISHED = re.compile(FINISHED)
 _CHECKPOINT = re.compile(r"([\w-]+)\.checkpoint\.npz")
@@ -114,7 +115,7 @@ def fault(path: Path, sha256: str | None = None) -> str | None:
     Raises `StoreError` where it cannot be read.
     """
     if not path.exists():
-        return "is not there"
+        return NOT_THERE
     try:
         arrays.read(path, sha256)
     except DamagedError as error:
