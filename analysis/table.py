@@ -44,17 +44,8 @@ _TEXT = ["id", "study", "status", "reason", "problem", "method", "problem.name",
 _TEXT += [training.OUTER, "dtype", "device", "engine", "split", "started"]
 _TEXT += ["resident.missing", "tensor_bytes.missing", "missing.certified"]
 _TEXT += [f"{kind}.{r}" for r in REFERENCES for kind in ("missing", "how")]
-_NUMBERS = [
-    "seed",
-    "task",
-    "threads",
-    "tasks_at_once",
-    "n_tasks",
-    STEPS,
-    "stationarity",
-    "query_loss",
-    "query_accuracy",
-]
+_NUMBERS = ["seed", "task", "threads", "tasks_at_once", "n_tasks"]
+_NUMBERS += [STEPS, "stationarity", "query_loss", "query_accuracy"]
 _NUMBERS += ["meta_grad_norm", "seconds"]
 _NUMBERS += [f"{kind}.{r}" for r in REFERENCES for kind in ("error", "cosine", "norm_ratio")]
 _RATIOS = ("ratio", "relative", "control_ratio")
