@@ -81,7 +81,7 @@ def answer(frame: pd.DataFrame) -> str:
     if not swept:
         return "No two outer optimizers ended well on one problem with one method."
     sure = [text for certain, text in swept if certain]
-    seeds = units.many(int(found.loc[found["status"] == "ok", "seed"].nunique()), "seed")
+    seeds = _seeds(found.loc[found["status"] == "ok", "seed"].nunique())
     parts = [
         f"The best outer optimizer certainly beats the worst in {len(sure)} of {len(swept)} pairs of "
         f"problem and method ({stats.LEVEL:.0%} interval of the difference within {seeds}, not corrected for "

@@ -88,7 +88,8 @@ def _file(cell_id: str, results: Path) -> tuple[Path, str]:
         )
     for study in studies(results):
         store = Store(results, study, moves=False)
-        if path := trained.file_of(store.folder, store.read(cell_id) or {}):
+        path = trained.file_of(store.folder, store.read(cell_id) or {})
+        if path is not None and not path.exists():
             raise NotTrainedError(
                 f"the training {cell_id} has a record, but its file {path} is not there; first: "
                 f"metabench run {study} --cell {cell_id} --force"

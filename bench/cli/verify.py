@@ -31,7 +31,7 @@ def verify_records(study: str, repair: bool, results: Path, json: bool) -> int:
         )
     else:
         gone = [(path, why) for path, why in verdict.damaged if why.startswith(NOT_THERE)]
-        damaged = [one for one in verdict.damaged if one not in gone]
+        damaged = [(path, why) for path, why in verdict.damaged if not why.startswith(NOT_THERE)]
         _say(damaged, store.set_aside)
         _say(gone[:SHOWN], [])
         for note in verdict.notes:
